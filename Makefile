@@ -1,0 +1,46 @@
+# Everything a newcomer types. The first call builds .venv from pyproject.toml and requirements.lock; later ones start at once.
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
+	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$name && break; done)
+
+.PHONY: help demo test test-all lint format lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## train the default ViT on the bundled digits (seconds)
+	$(BIN)/vitexp
+
+test: $(STAMP) ## the tests that CI runs (minutes)
+	$(BIN)/pytest
+
+test-all: $(STAMP) ## all tests, slow proofs included
+	$(BIN)/pytest -m "not gpu or gpu"
+
+lint: $(STAMP) ## ruff check, ruff format --check, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(STAMP) ## pin the newest versions that pyproject.toml allows
+	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-index-url --no-annotate --no-header \
+		--upgrade pyproject.toml --output-file requirements.lock
+
+clean: ## remove .venv and caches; outputs/ stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+
+UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
+
+$(STAMP): pyproject.toml requirements.lock
+	@test -n "$(PYTHON)" || { echo "vitexp needs Python 3.11, 3.12 or 3.13"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	command -v uv >/dev/null 2>&1 || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	$(UV) pip install --quiet --python $(BIN)/python --requirement requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@

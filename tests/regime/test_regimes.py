@@ -1,0 +1,86 @@
+"""What trains under each regime, exactly, and what must not move."""
+
+import copy
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from tiny import conv_stem, tiny_vit
+from torch import nn
+
+from vitexp.config import conf_dir
+from vitexp.errors import ConfigError
+
+
+def regime(name):
+    return instantiate(OmegaConf.load(conf_dir() / "regime" / f"{name}.yaml"), _convert_="all")
+
+
+def trainable(model):
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def step(model):
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0, weight_decay=0.1)
+    model.train()
+    nn.functional.cross_entropy(model(torch.randn(4, 3, 16, 16)), torch.tensor([0, 1, 2, 3])).backward()
+    optimizer.step()
+
+
+def build():
+    return tiny_vit(stem=conv_stem(4), dropout=0.2, drop_path_rate=0.2)
+
+
+def test_full_trains_everything():
+    model = regime("full")(build(), num_classes=5)
+    assert trainable(model) == set(dict(model.named_parameters()))
+    assert all(module.training for module in model.train().modules())
+
+
+def test_head_trains_the_head_and_nothing_else():
+    model = regime("head")(build(), num_classes=5)
+    assert trainable(model) == {"head.weight", "head.bias"}
+    before = copy.deepcopy(model.state_dict())
+    step(model)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]) == (not name.startswith("head.")), name
+    assert all(p.grad is None for name, p in model.named_parameters() if not name.startswith("head."))
+
+
+def test_frozen_part_stays_in_eval_mode():
+    model = regime("head")(build(), num_classes=5).train()
+    assert model.training
+    assert model.head.training
+    frozen = [m for name, child in model.named_children() if name != "head" for m in child.modules()]
+    assert frozen
+    assert not any(module.training for module in frozen)
+    images = torch.randn(2, 3, 16, 16)
+    assert torch.equal(model(images), model.eval()(images))
+
+
+def test_freezing_survives_a_copy_and_keeps_names():
+    plain = build()
+    model = copy.deepcopy(regime("head")(copy.deepcopy(plain), num_classes=5))
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    assert not model.train().norm.training
+    model.stem.double()
+    assert next(model.stem.parameters()).dtype == torch.double
+
+
+@pytest.mark.parametrize("name", ["full", "head"])
+def test_other_classes_get_a_zero_head(name):
+    model = build()
+    head = model.head
+    assert regime(name)(model, num_classes=5).head is head
+    model = regime(name)(model, num_classes=9)
+    assert model.num_classes == 9
+    assert model.head.weight.shape == (9, 16)
+    assert model.head.weight.abs().max() == model.head.bias.abs().max() == 0
+    assert {"head.weight", "head.bias"} <= trainable(model)
+
+
+@pytest.mark.parametrize("name", ["full", "head"])
+def test_model_without_a_head(name):
+    with pytest.raises(ConfigError, match="Identity has none"):
+        regime(name)(nn.Identity(), num_classes=3)

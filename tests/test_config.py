@@ -1,0 +1,116 @@
+"""Mistakes are caught before anything runs, with the way out in the message."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from vitexp.config import ALIASES, GROUPS, canonical, compose, conf_dir, options, patch_size, to_yaml
+from vitexp.errors import ConfigError
+
+EVERY_OPTION = [(group, option) for group in GROUPS for option in options(group)]
+
+
+@pytest.mark.parametrize(("group", "option"), EVERY_OPTION, ids="=".join)
+def test_every_shipped_option_composes(group: str, option: str) -> None:
+    cfg = compose([f"{group}={option}"])
+    assert cfg.chosen[group] == option or group == "experiment"
+
+
+def test_every_group_is_a_folder_and_every_folder_a_group() -> None:
+    assert {path.name for path in conf_dir().iterdir() if path.is_dir()} == set(GROUPS)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("modle=vit_ti16", "did you mean 'model'"),
+        ("model=vit_t16", "did you mean 'vit_ti16'"),
+        ("optimizer.lrr=0.1", "did you mean 'optimizer.lr'"),
+        ("epoch=3", "did you mean 'epochs'"),
+        ("model.dimm=3", "did you mean 'model.dim'"),
+        ("learning_rate=3", "unknown key"),
+        ("lr=abc", "takes a number"),
+        ("lr=true", "takes a number"),
+        ("epochs=2.5", "takes a whole number"),
+        ("compile=1.5", "compile"),
+        ("lr=-1", "above 0"),
+        ("bs=0", "above 0"),
+        ("precision=fp8", "use auto, 32, bf16, 16 or 64"),
+        ("select=beest", "did you mean 'best'"),
+        ("+foo=1", "every key has a shipped value"),
+        ("~optimizer.lr", "every key has a shipped value"),
+        ("lr=1e-3,1e-4", "add -m"),
+        ("trian", "did you mean 'train'"),
+        ("data.mean=3", "a list"),
+    ],
+)
+def test_mistakes_name_the_way_out(override: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose([override])
+    message = str(caught.value)
+    assert said in message
+    assert "\n" not in message
+    assert " +" not in message, "Hydra's advice to add + is never repeated"
+
+
+@pytest.mark.parametrize("override", ["lr=1", "trainer.ema=0.9", "name=null", "optimizer.lr=${optimizer.weight_decay}"])
+def test_an_int_is_a_float_and_null_and_references_are_free(override: str) -> None:
+    compose([override])
+
+
+@pytest.mark.parametrize("value", ["./데이터", "a=b/c.ckpt", "a b", "it's"])
+def test_bare_paths_need_no_quotes(value: str) -> None:
+    assert compose([f"checkpoint={value}"]).checkpoint == value
+
+
+@pytest.mark.parametrize(("short", "key"), ALIASES.items())
+def test_short_names_mean_their_canonical_key(short: str, key: str) -> None:
+    value = {"lr": 0.5, "wd": 0.5, "bs": 96, "size": 16}[short]
+    assert OmegaConf.select(compose([f"{short}={value}"]), key) == value
+    assert canonical(f"{short}={value}") == f"{key}={value}"
+
+
+def test_patch_size_follows_the_small_image_rule() -> None:
+    assert patch_size(16, 224) == 16
+    assert patch_size(32, 224) == 32
+    assert patch_size(14, 224) == 14
+    assert patch_size(16, 384) == 16
+    assert patch_size(16, 32) == patch_size(32, 32) == 4
+    assert patch_size(16, 64) == 8
+    assert patch_size(16, 8) == 2
+    assert patch_size(16, 28) == 2
+
+
+def test_the_rule_shows_in_the_printed_configuration() -> None:
+    text = to_yaml(compose(["model=vit_s16", "data=cifar100"]))
+    line = next(line for line in text.splitlines() if "patch_size" in line)
+    assert "${patch_size:16,${data.image_size}}" in line
+    assert line.endswith("# = 4")
+    assert yaml.safe_load(text)["seed"] == 0
+
+
+def test_model_brings_attention_and_the_command_line_has_the_last_word() -> None:
+    assert compose([]).model.attention._target_ == "vitexp.attention.softmax.SoftmaxAttention"
+
+
+def test_a_users_own_folder_of_options(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 7\n")
+    assert compose(["experiment=mine"], config_dirs=[tmp_path]).seed == 7
+    with pytest.raises(ConfigError, match="mine"):
+        compose(["experiment=mine"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["--cfg", "job"], ["list", "models"], ["list", "runs"], ["modle=x"], ["lr=abc"]],
+    ids=" ".join,
+)
+def test_answers_without_importing_torch(arguments: list[str], tmp_path: Path) -> None:
+    code = f"import sys; from vitexp.cli import main; main({arguments!r}); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
+    assert not list(tmp_path.iterdir()), "nothing is written"

@@ -1,0 +1,147 @@
+"""The architecture, as a test: who may import whom, no cycles, and the limits on files and functions."""
+
+import ast
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "vitexp"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# A folder or module of vitexp -> what else of vitexp it may import. Verbs and the command line may import anything
+# below them; `errors` is everybody's.
+ARROWS = {
+    "errors": set(),
+    "interrupt": set(),
+    "seeding": set(),
+    "layer": set(),
+    "attention": {"layer"},
+    "model": {"attention", "layer"},
+    "regime": {"model", "layer", "attention"},
+    "data": {"seeding"},
+    "optim": set(),
+    "task": {"optim"},
+    "report": set(),
+    "config": set(),
+    "run": {"config", "interrupt"},
+    "checkpoint": {"run"},
+    "callback": {"checkpoint", "interrupt", "report", "seeding"},
+    "build": {"checkpoint", "seeding"},
+    "reopen": {"config", "run"},
+    "command": set(),
+    "help": {"command", "config"},
+    "list": {"config", "run", "report"},
+}
+
+
+def imports(file: Path) -> set[str]:
+    """Dotted names of the vitexp modules that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "vitexp":
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if module_file(name) else node.module for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "vitexp"}
+    return found
+
+
+def module_file(name: str) -> Path | None:
+    path = ROOT / Path(*name.split("."))
+    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
+
+
+def part(name: str) -> str:
+    """`vitexp.model.vit` -> `model`."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def module_name(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_imports_follow_the_arrows(file: Path) -> None:
+    own = part(module_name(file))
+    if own in ARROWS:
+        used = {part(name) for name in imports(file)} - {own, "errors", ""}
+        assert used <= ARROWS[own], f"{file} may not import {used - ARROWS[own]}"
+
+
+def test_no_import_cycle_and_a_shallow_tree() -> None:
+    graph = {module_name(file): imports(file) for file in FILES}
+    depth: dict[str, int] = {}
+
+    def visit(name: str, path: tuple[str, ...]) -> int:
+        assert name not in path, f"import cycle: {' -> '.join((*path, name))}"
+        if name not in depth:
+            depth[name] = 1 + max((visit(other, (*path, name)) for other in graph.get(name, ())), default=0)
+        return depth[name]
+
+    assert max(visit(name, ()) for name in graph) <= 8
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_limits(file: Path) -> None:
+    text = file.read_text()
+    assert len(text.splitlines()) <= 400, "a file holds one concept"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 50, f"{node.name} is longer than one reads in a sitting"
+            assert nesting(node) <= 3, f"{node.name} nests too deep"
+            assert node.args.kwarg is None or node.args.kwarg.annotation is not None
+            if node.name == "__init__":
+                assert len(node.args.args) + len(node.args.kwonlyargs) - 1 <= 12, "a constructor takes at most 12"
+
+
+def nesting(node: ast.AST) -> int:
+    """Depth of nested blocks (if, for, while, with, try, match) under a function."""
+    blocks = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match)
+
+    def deepest(current: ast.AST, depth: int) -> int:
+        inner = depth
+        for child in ast.iter_child_nodes(current):
+            if isinstance(child, ast.FunctionDef):
+                continue
+            is_elif = isinstance(current, ast.If) and isinstance(child, ast.If) and child in current.orelse
+            step = isinstance(child, blocks) and not is_elif
+            inner = max(inner, deepest(child, depth + step))
+        return inner
+
+    return deepest(node, 0)
+
+
+def test_most_files_are_short() -> None:
+    assert median(len(file.read_text().splitlines()) for file in FILES if file.name != "__init__.py") <= 150
+
+
+def test_init_files_are_empty() -> None:
+    filled = [file for file in PACKAGE.glob("*/**/__init__.py") if file.read_text().strip()]
+    assert not filled
+
+
+def test_no_house_for_what_fits_nowhere() -> None:
+    assert not [path for path in PACKAGE.rglob("*") if path.stem in {"utils", "common", "misc", "helpers"}]
+
+
+@pytest.mark.parametrize("group", ["attention", "regime"])
+def test_one_word_names_config_module_and_test(group: str) -> None:
+    for option in (ROOT / "conf" / group).glob("*.yaml"):
+        assert (PACKAGE / group / f"{option.stem}.py").is_file()
+        assert (ROOT / "tests" / group / f"test_{option.stem}.py").is_file()
+
+
+def test_only_build_instantiates() -> None:
+    users = [module_name(file) for file in FILES if "instantiate(" in file.read_text()]
+    assert users == ["vitexp.build"]
+
+
+def test_no_unsafe_reader() -> None:
+    loads = [module_name(file) for file in FILES if "torch.load(" in file.read_text()]
+    assert loads == ["vitexp.checkpoint.read"]
+    for file in FILES:
+        text = file.read_text()
+        for word in ("import pickle", "allow_pickle=True", "weights_only=False", "yaml.load(", "eval(", "exec("):
+            assert word not in text.replace(".eval()", "") or word == "eval(", f"{word} in {file}"

@@ -1,0 +1,5 @@
+"""`python -m vitexp`."""
+
+from vitexp.cli import entry
+
+entry()

@@ -1,0 +1,127 @@
+"""What every attention variant over a whole map shares: projections, the call, and the contract's flags.
+
+A variant is built by `variant(dim, num_heads, *, grid=None)` and called by `forward(x, *, context=None, mask=None,
+bias=None)`. Shapes: B batch, N tokens, M context tokens, H heads, d = D / H.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitexp.errors import ConfigError
+from vitexp.layer.init import xavier_
+
+
+class DenseAttention(nn.Module, ABC):
+    """Multi-head attention that has a map: fused projections here, the map and its use in a final class.
+
+    A final class says how scores become weights (`weights`) and reads values by them (`attend`), with a fused kernel
+    where one exists; `attend(q, k, v, ...)` must equal `weights(q, k, ...) @ v` in evaluation.
+
+    Flags, read from the class before anything is built: `takes_mask` (bool, True = may attend), `takes_bias` (added to
+    the scores), `takes_context` (tokens that are keys and values but never queries), `needs_grid` (a token for each
+    cell of `grid` and no other).
+    """
+
+    takes_mask: ClassVar[bool] = True
+    takes_bias: ClassVar[bool] = True
+    takes_context: ClassVar[bool] = True
+    needs_grid: ClassVar[bool] = False
+
+    def __init__(
+        self, dim: int, num_heads: int, *, grid: tuple[int, int] | None = None, qkv_bias: bool, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        check_heads(dim, num_heads)
+        self.num_heads = num_heads
+        self.head_dim = dim // num_heads
+        self.dropout_rate = dropout
+        self.qkv_projection = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.out = nn.Linear(dim, dim)
+        xavier_(self.qkv_projection, parts=3)
+        xavier_(self.out)
+
+    def forward(
+        self, x: Tensor, *, context: Tensor | None = None, mask: Tensor | None = None, bias: Tensor | None = None
+    ) -> Tensor:
+        """(B, N, D) -> (B, N, D).
+
+        Args:
+            x: tokens; queries, keys and values.
+            context: (B or 1, M, D), more keys and values after those of x.
+            mask: bool, True = may attend, broadcast to (B, H, N, N + M); a query that may attend nothing gives zeros.
+            bias: float, added to the scores, broadcast to (B, H, N, N + M).
+        """
+        q, k, v = self.qkv(x, context)
+        values = self.attend(q, k, v, mask, bias)
+        return self.out(values.transpose(1, 2).flatten(2))  # (B, N, D)
+
+    def qkv(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, N, d), keys and values (B, H, N + M, d)."""
+        shape = (3, self.num_heads, self.head_dim)
+        q, k, v = self.qkv_projection(x).unflatten(-1, shape).permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, N, d) each
+        if context is None:
+            return q, k, v
+        more_k, more_v = self.kv(context)
+        more_k, more_v = more_k.expand(len(x), -1, -1, -1), more_v.expand(len(x), -1, -1, -1)
+        return q, torch.cat([k, more_k], dim=2), torch.cat([v, more_v], dim=2)
+
+    def kv(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B or 1, H, M, d) of tokens that are never queries."""
+        dim = self.num_heads * self.head_dim
+        weight, bias = self.qkv_projection.weight[dim:], self.qkv_projection.bias
+        kv = F.linear(context, weight, None if bias is None else bias[dim:])
+        k, v = kv.unflatten(-1, (2, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
+        return k, v
+
+    @abstractmethod
+    def weights(self, q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """The map (B, H, N, N + M) that values are read by, without dropout."""
+
+    @abstractmethod
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """Values read by the map: (B, H, N, d)."""
+
+
+def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax over the keys that a query may attend; rows that may attend nothing are zero, not NaN."""
+    if mask is None:
+        return scores.softmax(dim=-1)
+    hidden = ~mask
+    return scores.masked_fill(hidden, -torch.inf).softmax(dim=-1).masked_fill(hidden, 0.0)
+
+
+def fused_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    scale: float,
+    dropout_rate: float = 0.0,
+) -> Tensor:
+    """`masked_softmax(scale * q @ k.T + bias, mask) @ v` by torch's fused kernel, the map never in memory."""
+    if bias is not None:
+        bias = bias.to(q.dtype)
+        mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_rate, scale=scale)
+
+
+def check_heads(dim: int, num_heads: int) -> None:
+    """Raise ConfigError unless the width splits into heads."""
+    if num_heads < 1 or dim % num_heads:
+        fitting = [str(heads) for heads in range(1, dim + 1) if dim % heads == 0 and dim // heads >= 8]
+        raise ConfigError(
+            f"model.dim={dim} does not split into model.num_heads={num_heads} equal heads; num_heads must divide dim; "
+            f"use one of {', '.join(fitting[:12]) or 1}"
+        )
+
+
+def variant_class(attention: Callable[..., nn.Module]) -> Any:
+    """The class behind a factory (`_partial_: true` gives functools.partial), for its flags."""
+    return getattr(attention, "func", attention)

@@ -1,0 +1,192 @@
+"""From a configuration to the parts of a run; the only module that calls `instantiate`.
+
+A configuration is data, perhaps a stranger's: a `_target_` is called only if it lies in vitexp or is one of the few
+torch and optimizer names below.
+"""
+
+import copy
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from vitexp.checkpoint.load import load_weights
+from vitexp.errors import ConfigError
+from vitexp.seeding import mix
+
+_INIT = 101  # stream of the random numbers that initialise weights
+TARGETS = {
+    "torch.optim.AdamW",
+    "torch.optim.Adam",
+    "torch.optim.NAdam",
+    "torch.optim.SGD",
+    "torch.nn.BatchNorm2d",
+    "torch.nn.LayerNorm",
+    "pytorch_optimizer.Lamb",
+    "pytorch_optimizer.Lion",
+}
+_PRECISION = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def make(node: Any) -> Any:
+    """Instantiate a node of the configuration, its lists and dicts as plain ones.
+
+    Raises:
+        ConfigError: it names a callable that is not vitexp's own or on the list.
+    """
+    for target in _targets(OmegaConf.to_container(node, resolve=True)):
+        if not (target.startswith("vitexp.") or target in TARGETS):
+            allowed = "vitexp.* or " + ", ".join(sorted(TARGETS))
+            raise ConfigError(f"_target_={target} is refused: a configuration may name only {allowed}")
+    return instantiate(node, _convert_="all")
+
+
+def build_data(cfg: DictConfig) -> Any:
+    """The LightningDataModule, its files checked; a number of classes that only the files know enters `cfg`."""
+    data = make(cfg.data)
+    data.prepare_data()
+    if cfg.data.num_classes is None:
+        data.setup("validate")
+        cfg.data.num_classes = data.num_classes
+    return data
+
+
+def build_model(cfg: DictConfig, *, notes: list[str] | None = None) -> nn.Module:
+    """The model of a configuration: seeded weights, then `checkpoint`, then the regime.
+
+    Args:
+        cfg: from `vitexp.compose`.
+        notes: gets one line for each tensor that was adapted on loading.
+
+    Raises:
+        ConfigError: parts that do not go together.
+        CheckpointError: weights that do not fit.
+    """
+    torch.manual_seed(mix(cfg.seed, _INIT))
+    model: nn.Module = make(cfg.model)
+    if cfg.checkpoint is not None:
+        lines = load_weights(model, cfg.checkpoint, position_method=cfg.position_method)
+        if notes is not None:
+            notes.extend(lines)
+    regime = make(cfg.regime)
+    trained: nn.Module = regime(model, num_classes=cfg.data.num_classes)
+    return trained
+
+
+def build_task(cfg: DictConfig, model: nn.Module) -> Any:
+    """The LightningModule around a model."""
+    node = OmegaConf.create(OmegaConf.to_container(cfg.task, resolve=True))
+    optimizer, schedule = make(cfg.optimizer), make(cfg.schedule)
+    partial = make(OmegaConf.merge(node, {"_partial_": True}))
+    return partial(model=model, optimizer=optimizer, schedule=schedule)
+
+
+def build_trainer(
+    cfg: DictConfig, *, callbacks: Sequence[Any], loggers: Sequence[Any], folder: Any, plugins: Sequence[Any] = ()
+) -> Any:
+    """Lightning's Trainer, with everything that vitexp does itself switched off."""
+    quiet_lightning()
+    from pytorch_lightning import Trainer
+
+    return Trainer(
+        accelerator=cfg.trainer.accelerator,
+        devices=OmegaConf.to_container(cfg.trainer.devices)
+        if OmegaConf.is_list(cfg.trainer.devices)
+        else cfg.trainer.devices,
+        strategy=cfg.trainer.strategy,
+        precision=lightning_precision(cfg.precision, cfg.trainer.accelerator),
+        max_epochs=cfg.epochs,
+        accumulate_grad_batches=cfg.trainer.accumulate,
+        gradient_clip_val=cfg.trainer.clip or None,
+        check_val_every_n_epoch=cfg.trainer.validate_every,
+        log_every_n_steps=cfg.trainer.log_every,
+        callbacks=list(callbacks),
+        logger=list(loggers),
+        plugins=list(plugins),
+        default_root_dir=folder,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=bool(callbacks),
+        use_distributed_sampler=False,
+        benchmark=True,
+    )
+
+
+def lightning_precision(precision: str, accelerator: str) -> Any:
+    """Lightning's word for `precision`; auto is bf16 where the GPU has it, else 16 there, and 32 on the CPU."""
+    if precision != "auto":
+        return _PRECISION[precision]
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        return _PRECISION["32"]
+    return _PRECISION["bf16" if torch.cuda.is_bf16_supported() else "16"]
+
+
+def switches(cfg: DictConfig, model: nn.Module) -> nn.Module:
+    """Memory layout and compilation: execution, not architecture, so the output stays equal."""
+    if channels_last(cfg, model):
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if cfg.compile:
+        model.compile()
+    return model
+
+
+def channels_last(cfg: DictConfig, model: nn.Module) -> bool:
+    """Whether convolutions run channels-last: as asked, or where normalised convolutions make it pay."""
+    asked = cfg.trainer.channels_last
+    if asked not in (True, False, "auto"):
+        raise ConfigError(f"trainer.channels_last={asked} is not known; use auto, true or false")
+    return bool(asked) if asked != "auto" else any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """(trainable, all) parameters."""
+    counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trains in counts if trains), sum(n for n, _ in counts)
+
+
+def count_macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Multiply-accumulates of one image (C, H, W), attention included: half of torch's flop count.
+
+    Runs on the meta device, so it costs no arithmetic; the plain attention kernel is chosen, because the counter of
+    some torch versions does not see the fused one.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        images = torch.empty(1, *shape)
+    twin = copy.deepcopy(model).to("meta").eval()
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        twin(images)
+    return counter.get_total_flops() // 2
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's notices out of the terminal; what matters there, vitexp says itself."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for text in (
+        ".*does not have many workers.*",
+        ".*dataloader is not resumable.*",
+        ".*smaller than the logging interval.*",
+        ".*in eval mode at the start of training.*",
+        ".*Detected call of `lr_scheduler.step.*",
+    ):
+        warnings.filterwarnings("ignore", message=text)
+    warnings.filterwarnings("ignore", message=r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*")
+
+
+def _targets(node: Any) -> list[str]:
+    """All `_target_` values in a container."""
+    if isinstance(node, dict):
+        own = [str(node["_target_"])] if "_target_" in node else []
+        return own + [target for value in node.values() for target in _targets(value)]
+    if isinstance(node, list):
+        return [target for value in node for target in _targets(value)]
+    return []

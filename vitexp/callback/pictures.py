@@ -1,0 +1,80 @@
+"""What the pictures of a run are made of: one training batch, the confusion matrix, the most confident mistakes."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+NUM_SHOWN = 25
+
+
+class Pictures(Callback):
+    """Collect during the first step and the test; draw when asked, so that matplotlib is not imported before."""
+
+    def __init__(self) -> None:
+        self.batch: tuple[Tensor, Tensor] | None = None
+        self.confusion: Tensor | None = None
+        self._mistakes: dict[str, Tensor] = {}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Keep the first batch, as the model sees it."""
+        if self.batch is None and batch_idx == 0 and trainer.is_global_zero:
+            images, labels = batch
+            self.batch = images[:NUM_SHOWN].detach().cpu(), labels[:NUM_SHOWN].detach().cpu()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget an earlier test."""
+        self.confusion, self._mistakes = None, {}
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count (true, predicted) pairs and keep the mistakes that the model was surest of."""
+        images, labels = batch
+        if labels.ndim != 1:
+            return
+        probabilities = pl_module.logits.softmax(1)
+        confidence, predicted = probabilities.max(1)
+        classes = probabilities.shape[1]
+        counts = torch.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes).cpu()
+        self.confusion = counts if self.confusion is None else self.confusion + counts
+        wrong = predicted != labels
+        columns = {"images": images, "true": labels, "predicted": predicted, "confidence": confidence}
+        rows = {name: column[wrong].detach().cpu() for name, column in columns.items()}
+        if self._mistakes:
+            rows = {name: torch.cat([self._mistakes[name], row]) for name, row in rows.items()}
+        surest = rows["confidence"].argsort(descending=True, stable=True)[:NUM_SHOWN]
+        self._mistakes = {name: row[surest] for name, row in rows.items()}
+
+    def draw(self, folder: Path, data: Any) -> list[Path]:
+        """Write the pictures there are; returns their paths."""
+        from vitexp.report.plot_confusion import confusion
+        from vitexp.report.plot_images import batch, mistakes
+
+        names, written = list(data.class_names), []
+        if self.batch is not None:
+            images, labels = self.batch
+            written.append(batch(_pixels(images, data), labels.numpy(), names, folder / "batch.png"))
+        if self.confusion is not None:
+            written.append(confusion(self.confusion.numpy(), names, folder / "confusion.png"))
+        if self._mistakes and len(self._mistakes["images"]):
+            rows = {name: row.numpy() for name, row in self._mistakes.items() if name != "images"}
+            images = _pixels(self._mistakes["images"], data)
+            written.append(
+                mistakes(images, rows["true"], rows["predicted"], rows["confidence"], names, folder / "mistakes.png")
+            )
+        return written
+
+
+def _pixels(images: Tensor, data: Any) -> Any:
+    """Normalised images back to uint8 (n, C, H, W)."""
+    mean, std = torch.tensor(data.mean).reshape(-1, 1, 1), torch.tensor(data.std).reshape(-1, 1, 1)
+    return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).numpy()

@@ -1,0 +1,253 @@
+"""Weights & Biases as a logger that can only ever be missing: it never asks, never waits long, never stops a run.
+
+Without a key or a network the run is recorded offline, and one line says how to upload it. Nothing is sent beside the
+metrics, the pictures, the configuration without secrets and the machine's load: no code, no console, no command line,
+no git remote, no crash reports.
+"""
+
+import logging
+import netrc
+import os
+import socket
+import threading
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+log = logging.getLogger(__name__)
+
+_HOST = "https://api.wandb.ai"
+_SECRETS = {"key", "token", "secret", "password"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbSettings:
+    """`logger.wandb` of the configuration.
+
+    `project` and `entity` (user or team; null = the account's own) say where runs go. Times are in seconds: to see
+    whether the server answers, to start a run there, to upload what is left at the end.
+    """
+
+    project: str
+    entity: str | None
+    probe_seconds: float
+    start_seconds: float
+    finish_seconds: float
+
+
+class WandbLogger(Logger):
+    """Write metrics and pictures to one wandb run, at the run's own steps; fall silent if wandb fails."""
+
+    def __init__(self, *, run: Any, project: str) -> None:
+        super().__init__()
+        self._run = run
+        self._id = str(run.id)
+        self._project = project
+        self._last_step = 0
+
+    @property
+    def name(self) -> str:
+        """The project."""
+        return self._project
+
+    @property
+    def version(self) -> str:
+        """The run's id, by which a resume goes on with the same wandb run."""
+        return self._id
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the configuration went out at the start."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Log at `step`; wandb takes rising steps only, so a lower one counts as the last."""
+        self._last_step = self._last_step if step is None else max(step, self._last_step)
+        if self._run is not None:
+            with self._surviving():
+                self._run.log({name: value for name, value in metrics.items() if name != "step"}, step=self._last_step)
+
+    @rank_zero_only
+    def log_picture(self, name: str, path: Path, step: int) -> None:
+        """Upload a PNG as `name`."""
+        if self._run is not None:
+            import wandb
+
+            with self._surviving():
+                self.log_metrics({name: wandb.Image(str(path))}, step)
+
+    @rank_zero_only
+    def close(self, *, exit_code: int) -> None:
+        """End the run there; waits for the upload, at most as long as the run was started with."""
+        if self._run is not None:
+            with self._surviving():
+                self._run.finish(exit_code=exit_code)
+            self._run = None
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """Go on without wandb after one line: its own errors, and the broken pipe to a service that has died."""
+        import wandb
+
+        try:
+            yield
+        except (wandb.errors.Error, OSError) as error:
+            self._run = None
+            log.warning("wandb stopped (%s); the run goes on without it, metrics.csv is complete", _first_line(error))
+            _forget_service()
+
+
+def start_wandb(
+    settings: WandbSettings,
+    *,
+    forced: bool,
+    run_dir: Path,
+    run_name: str,
+    config: Mapping[str, Any],
+    group: str | None,
+    wandb_id: str | None,
+) -> WandbLogger | None:
+    """A run at wandb: online with a key and a network, else offline; None where wandb is not wanted or not possible.
+
+    Args:
+        settings: where, and how long to wait.
+        forced: also without a key (then offline). $WANDB_MODE stays in force.
+        run_dir: the run folder; wandb's files go to `wandb/` in it.
+        run_name: the name shown there.
+        config: the resolved configuration; what looks like a secret is left out.
+        group: the sweep, if any.
+        wandb_id: the id of an earlier session of this run.
+    """
+    asked, key = os.environ.get("WANDB_MODE", "").lower(), has_key()
+    if asked == "disabled" or not (key or forced):
+        return None
+    reason = None
+    if asked in ("offline", "dryrun"):
+        reason = f"WANDB_MODE={asked}"
+    elif not key:
+        reason = "no key ($WANDB_API_KEY or ~/.netrc)"
+    elif not reachable(base_url(), timeout=settings.probe_seconds):
+        reason = f"{base_url()} does not answer"
+    arguments = {
+        "dir": str(run_dir),
+        "name": run_name,
+        "group": group,
+        "config": without_secrets(config),
+        "id": wandb_id,
+        "resume": None if wandb_id is None else "allow",
+    }
+    run, reason = _init(settings, arguments, reason)
+    if run is None:
+        log.warning("wandb does not start (%s); the run goes on without it", reason)
+        return None
+    if reason is None:
+        log.info("wandb: %s", run.url)
+    else:
+        log.warning("wandb is offline (%s); later: wandb sync %s", reason, Path(run.dir).parent)
+    return WandbLogger(run=run, project=settings.project)
+
+
+def base_url() -> str:
+    """The server: $WANDB_BASE_URL, else wandb's own."""
+    return os.environ.get("WANDB_BASE_URL") or _HOST
+
+
+def has_key() -> bool:
+    """Whether a key is configured for the server, in the environment or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    try:
+        entry = netrc.netrc(path).hosts.get(urlsplit(base_url()).netloc)
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return entry is not None and bool(entry[2])
+
+
+def reachable(url: str, *, timeout: float) -> bool:
+    """Whether the server of `url`, or the proxy before it, takes a connection within `timeout` seconds.
+
+    In a thread, because looking up a name obeys no socket timeout.
+    """
+    target = urlsplit(url)
+    proxy = getproxies().get(target.scheme)
+    if proxy and target.hostname and not proxy_bypass(target.hostname):
+        target = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    address = (target.hostname or "", target.port or (443 if target.scheme == "https" else 80))
+    answered = threading.Event()
+
+    def probe() -> None:
+        try:
+            socket.create_connection(address, timeout=timeout).close()
+        except OSError:
+            return
+        answered.set()
+
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    return answered.is_set()
+
+
+def without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without text under keys such as `api_key` or `password`, at any depth."""
+    return {
+        key: without_secrets(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if not (isinstance(value, str) and str(key).lower().split("_")[-1] in _SECRETS)
+    }
+
+
+def _init(settings: WandbSettings, arguments: Mapping[str, Any], reason: str | None) -> tuple[Any, str | None]:
+    """The run, online if `reason` is None; on failure offline; (None, why) if that fails too."""
+    # Read by wandb when it is first used: no notices of its own, no crash reports.
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    options = wandb.Settings(
+        console="off",
+        silent=True,
+        disable_code=True,
+        disable_git=True,
+        save_code=False,
+        x_disable_meta=True,
+        init_timeout=settings.start_seconds,
+        finish_timeout=settings.finish_seconds,
+    )
+    for mode in ("online", "offline") if reason is None else ("offline",):
+        try:
+            run = wandb.init(
+                project=settings.project,
+                entity=settings.entity,
+                mode=mode,
+                settings=options,
+                reinit="finish_previous",
+                **arguments,
+            )
+            return run, reason
+        except (wandb.errors.Error, OSError) as error:
+            reason = _first_line(error)
+            _forget_service()  # else the id counts as in use
+    return None, reason
+
+
+def _forget_service() -> None:
+    """Drop wandb's background process, alive or dead, so that it cannot fail again at exit."""
+    import wandb
+
+    try:
+        wandb.teardown()
+    except (wandb.errors.Error, OSError) as error:
+        log.debug("wandb teardown: %s", error)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,136 @@
+"""Foreign names of a ViT's tensors: timm, Hugging Face (5.x and before), and the authors' `.npz` files.
+
+Two layouts of the authors' are known: google-research/vision_transformer (`Transformer/encoderblock_0/...`) and
+big_vision (a `params/` prefix, other sub-indices, layers perhaps stacked, no position for the class token).
+"""
+
+import re
+
+import torch
+from torch import Tensor
+
+from vitexp.checkpoint.origin import Origin, Tensors, rename
+
+_TIMM = (
+    ("stem.projection.", "patch_embed.proj."),
+    ("class_token", "cls_token"),
+    ("position", "pos_embed"),
+    (".attention.qkv_projection.", ".attn.qkv."),
+    (".attention.out.", ".attn.proj."),
+)
+_HF = (
+    (r"^vit\.", ""),
+    (r"^embeddings\.cls_token$", "class_token"),
+    (r"^embeddings\.position_embeddings$", "position"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "stem.projection."),
+    (r"^(encoder\.layer|layers)\.(\d+)\.", r"blocks.\2."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.attention\.attention\.(query|key|value)\.", r".attention.\1."),
+    (r"\.attention\.(q|k|v)_proj\.", r".attention.\1."),
+    (r"\.attention\.(o_proj|output\.dense)\.", ".attention.out."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
+    (r"^layernorm\.", "norm."),
+    (r"^classifier\.", "head."),
+)
+_NPZ = (
+    (r"^(opt/target/|params/img/|params/)", ""),
+    (r"^cls$", "class_token"),
+    (r"^(Transformer/posembed_input/pos_embedding|pos_embedding)$", "position"),
+    (r"^embedding/", "stem.projection/"),
+    (r"^Transformer/encoderblock_(\d+)/", r"blocks.\1."),
+    (r"LayerNorm_0/", "norm1/"),
+    (r"LayerNorm_[12]/", "norm2/"),
+    (r"(MultiHeadDotProductAttention|MHDPA)_\d/", "attention."),
+    (r"MlpBlock_\d/Dense_0/", "mlp.fc1/"),
+    (r"MlpBlock_\d/Dense_1/", "mlp.fc2/"),
+    (r"^Transformer/encoder_norm/", "norm/"),
+    (r"/(kernel|scale)$", ".weight"),
+    (r"/bias$", ".bias"),
+)
+
+
+def to_timm(tensors: Tensors) -> Tensors:
+    """Our names as timm's."""
+    return rename(tensors, [(re.escape(ours), theirs) for ours, theirs in _TIMM])
+
+
+def _from_timm(tensors: Tensors) -> Tensors:
+    return rename(tensors, [(re.escape(theirs), ours) for ours, theirs in _TIMM])
+
+
+def _from_hf(tensors: Tensors) -> Tensors:
+    return _stack_qkv(rename(tensors, _HF), ("query", "key", "value") if _old_hf(tensors) else ("q", "k", "v"))
+
+
+def _old_hf(tensors: Tensors) -> bool:
+    return any(".attention.attention." in name for name in tensors)
+
+
+def _from_npz(tensors: Tensors) -> Tensors:
+    tensors = _unstack_layers(tensors)
+    renamed = {name: _from_flax(name, tensor) for name, tensor in rename(tensors, _NPZ).items()}
+    return _stack_qkv(renamed, ("query", "key", "value"))
+
+
+def _unstack_layers(tensors: Tensors) -> Tensors:
+    """Arrays (L, ...) of big_vision's scanned blocks as one array a block."""
+    marker = "Transformer/encoderblock/"
+    split: Tensors = {}
+    for name, tensor in tensors.items():
+        if marker not in name:
+            split[name] = tensor
+            continue
+        for index, layer in enumerate(tensor):
+            split[name.replace(marker, f"Transformer/encoderblock_{index}/")] = layer
+    return split
+
+
+def _from_flax(name: str, tensor: Tensor) -> Tensor:
+    """One array in PyTorch's layout: kernels are (..., in, out) there, heads an axis of their own."""
+    if ".attention.out.weight" in name:
+        return tensor.flatten(0, -2).T  # (H, d, D) -> (D, D)
+    if re.search(r"\.attention\.(query|key|value)\.", name):
+        return tensor.flatten(-2).T if name.endswith("weight") else tensor.flatten()  # (D, H, d) -> (D, D)
+    if name.endswith("weight") and tensor.ndim == 4:
+        return tensor.permute(3, 2, 0, 1)  # (h, w, in, out) -> (out, in, h, w)
+    if name.endswith("weight") and tensor.ndim == 2:
+        return tensor.T
+    return tensor
+
+
+def _stack_qkv(tensors: Tensors, parts: tuple[str, str, str]) -> Tensors:
+    """The three projections of each attention as one; a triple with a gap stays, to be reported as it is."""
+    stacked = dict(tensors)
+    for name in tensors:
+        prefix, found, suffix = name.partition(f".attention.{parts[0]}.")
+        triple = [f"{prefix}.attention.{part}.{suffix}" for part in parts]
+        if found and all(member in tensors for member in triple):
+            stacked[f"{prefix}.attention.qkv_projection.{suffix}"] = torch.cat([stacked.pop(m) for m in triple])
+    return stacked
+
+
+ORIGINS = (
+    Origin(
+        name="timm",
+        marker=r"^patch_embed\.proj\.",
+        position_method="timm",
+        translate=_from_timm,
+        dropped=r"^pre_logits\.",
+    ),
+    Origin(
+        name="Hugging Face",
+        marker=r"^(vit\.)?embeddings\.patch_embeddings\.",
+        position_method="hf",
+        translate=_from_hf,
+        dropped=r"^(vit\.)?pooler\.",
+    ),
+    Origin(
+        name="Google .npz",
+        marker=r"^(opt/target/|params/img/|params/)?embedding/kernel$",
+        position_method="official",
+        translate=_from_npz,
+        dropped=r"^(opt/target/|params/img/|params/)?pre_logits/",
+    ),
+)

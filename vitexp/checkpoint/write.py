@@ -1,0 +1,22 @@
+"""Weights as a safetensors file: written whole or not at all, with what they are in the header."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import nn
+
+
+def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the state dict of `model` in our names; `metadata` goes into the file's header.
+
+    Raises:
+        ResourceError: the file cannot be written (through the caller's folder checks).
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    part = path.with_name(f".{path.name}.part")
+    save_file(tensors, part, metadata=dict(metadata))
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)

@@ -1,0 +1,142 @@
+"""`vitexp [verb] [group=option] [key=value] [-m]`: parse, check, dispatch, and turn errors into exit codes.
+
+Torch is imported only once a checked command starts to work; help, listings and every mistake answer before that.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from rich.console import Console
+from rich.text import Text
+
+from vitexp import __version__
+from vitexp.command import VERBS, Command, call
+from vitexp.errors import ConfigError, VitexpError
+from vitexp.help import help_text
+from vitexp.interrupt import Interrupted, install
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    install()
+    try:
+        return dispatch(arguments)
+    except VitexpError as error:
+        return _fail(error)
+    except Interrupted as stopped:
+        _say(str(stopped), style="yellow")
+        return stopped.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001  (the last resort: what arrives here is a bug in vitexp)
+        traceback.print_exc()
+        _say(f"this is a bug in vitexp ({type(error).__name__}): please report it with the lines above", style="bold red")
+        return 1
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    """Do what the arguments say; mistakes raise ConfigError before anything is written."""
+    parser = _parser()
+    options, words = parser.parse_known_intermixed_args(list(arguments))
+    unknown = [word for word in words if word.startswith("-")]
+    if unknown:
+        raise ConfigError(f"unknown option {unknown[0]}; options are -m, --cfg, --info, --config-dir, --help, --version")
+    verb, words = _split_verb([*options.words, *words])
+    if options.help:
+        Console().print(help_text(verb if arguments and arguments[0] in VERBS else None))
+        return 0
+    if options.version:
+        print(f"vitexp {__version__}")
+        return 0
+    if options.shell_completion:
+        return _hand_to_hydra(["-sc", options.shell_completion], [])
+    if options.info:
+        return _hand_to_hydra(["--info", options.info], words)
+    if verb == "list":
+        from vitexp.list import print_list
+
+        return print_list(words)
+    if options.multirun:
+        from vitexp.sweep import sweep
+
+        return sweep(verb, words, arguments, options.config_dir)
+    return _single(verb, words, arguments, options)
+
+
+def _single(verb: str, words: list[str], arguments: Sequence[str], options: argparse.Namespace) -> int:
+    from vitexp.config import canonical, compose, to_yaml
+
+    cfg = compose(words, config_dirs=options.config_dir)
+    if options.cfg:
+        print(to_yaml(cfg), end="")
+        return 0
+    call(verb, Command(cfg, [canonical(word) for word in words], arguments))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="vitexp", add_help=False, allow_abbrev=False)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-c", "--cfg", choices=["job"], nargs="?", const="job")
+    parser.add_argument("-i", "--info", nargs="?", const="all")
+    parser.add_argument("-cd", "--config-dir", action="append", default=[])
+    parser.add_argument("-sc", "--shell-completion")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; `vitexp --help` shows the options")
+
+
+def _split_verb(words: list[str]) -> tuple[str, list[str]]:
+    """The verb (train if none is given) and the words after it."""
+    if words and words[0] in VERBS:
+        return words[0], words[1:]
+    return "train", words
+
+
+def _hand_to_hydra(flags: list[str], words: list[str]) -> int:
+    """Let Hydra answer `--info` and tab completion, which are about its own machinery."""
+    import hydra
+
+    from vitexp.config import canonical, conf_dir, register
+
+    register()
+    if "COMP_LINE" in os.environ:
+        program, _, rest = os.environ["COMP_LINE"].partition(" ")
+        verb, _, after = rest.partition(" ")
+        if verb in VERBS and after != rest:
+            os.environ["COMP_LINE"] = f"{program} {after}"
+    sys.argv = ["vitexp", *flags, *(canonical(word) for word in words)]
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda cfg: None)()
+    return 0
+
+
+def _fail(error: VitexpError) -> int:
+    _say(str(error), style="bold red")
+    if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
+        traceback.print_exc()
+    return error.exit_code
+
+
+def _say(message: str, *, style: str) -> None:
+    console = Console(stderr=True)
+    line = Text.assemble(("vitexp: ", style), (message, style if "red" in style else ""))
+    if console.is_terminal:
+        console.print(line, soft_wrap=True)
+    else:
+        print(f"vitexp: {message}", file=sys.stderr)
+
+
+def entry() -> NoReturn:
+    """The console script."""
+    sys.exit(main())

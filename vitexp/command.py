@@ -1,0 +1,41 @@
+"""What the user asked for, as the verbs receive it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command, checked: the verbs take it and return their metrics.
+
+    `overrides` are in canonical form (`optimizer.lr=0.001`), `argv` is as typed, `folder` is set for a job of a sweep.
+    """
+
+    cfg: DictConfig
+    overrides: Sequence[str]
+    argv: Sequence[str]
+    folder: Path | None = None
+
+
+# Verb -> (module with a function of the same name, one line of help). A verb never contains `=`.
+VERBS = {
+    "train": ("vitexp.train", "train a model, test it once at the end (the default)"),
+    "evaluate": ("vitexp.evaluate", "test a run (run=last) or a checkpoint, here or on other data"),
+    "resume": ("vitexp.resume", "continue an interrupted run in its own folder"),
+    "predict": ("vitexp.predict", "label images: vitexp predict run=last image='photos/*.jpg'"),
+    "list": ("vitexp.list", "models, data, attention, regimes, experiments or runs"),
+    "benchmark": ("vitexp.benchmark", "speed as ratios in one run: our model, timm's, a bare loop"),
+}
+
+
+def call(verb: str, command: Command) -> dict[str, Any]:
+    """Run a verb; its module, and with it torch, is imported now."""
+    module, _ = VERBS[verb]
+    function = getattr(import_module(module), verb)
+    result: dict[str, Any] = function(command)
+    return result

@@ -1,0 +1,382 @@
+"""The configuration of a run: its schema, where the files are, and what is caught before anything runs.
+
+Nothing here imports torch: help, `--cfg`, spelling and type errors answer at once. Groups are folders of `conf/`,
+options are their files, and the shipped value of a key is its type.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from omegaconf import II, MISSING, DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from vitexp.errors import ConfigError
+
+ALIASES = {
+    "lr": "optimizer.lr",
+    "wd": "optimizer.weight_decay",
+    "bs": "data.batch_size",
+    "size": "data.image_size",
+}
+
+# Groups in the order of `vitexp --help`; each is a folder of conf/.
+GROUPS = (
+    "model",
+    "data",
+    "attention",
+    "regime",
+    "task",
+    "augment",
+    "optimizer",
+    "schedule",
+    "trainer",
+    "logger",
+    "analysis",
+    "experiment",
+)
+
+CHOICES = {
+    "precision": ("auto", "32", "bf16", "16", "64"),
+    "select": ("last", "best"),
+}
+
+POSITIVE = ("epochs", "optimizer.lr", "data.batch_size", "data.image_size", "trainer.accumulate", "trainer.log_every")
+NOT_NEGATIVE = ("seed", "optimizer.weight_decay", "data.num_workers", "trainer.clip", "augment.off_epochs")
+
+
+@dataclass
+class RunConfig:
+    """Run-level keys: one word on the command line each. A group's keys live in its YAML."""
+
+    data: Any = MISSING
+    regime: Any = MISSING
+    task: Any = MISSING
+    augment: Any = MISSING
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = MISSING
+    analysis: Any = MISSING
+    model: Any = MISSING
+    # Every random number of the run is a function of this one.
+    seed: int = 0
+    # Name of the run folder; made from model, data and regime if null.
+    name: str | None = None
+    # Where run folders are made, relative to the working directory.
+    outputs: str = "outputs"
+    # The run that evaluate, predict and resume are about: `last`, a name, a unique prefix of it, or a path.
+    run: str | None = None
+    # Weights to start from: .safetensors, .pth, .ckpt, .npz or hf:<repository>.
+    checkpoint: str | None = None
+    # How a position table is resized on loading: official, timm_npz, timm or hf; null = as the checkpoint's origin does.
+    position_method: str | None = None
+    # Passes over the training images; each data set brings its own default.
+    epochs: int = II("data.epochs")
+    # Arithmetic: auto (bf16 where the GPU has it, else 16 there, 32 on the CPU), 32, bf16, 16 or 64.
+    precision: str = "auto"
+    # torch.compile the model.
+    compile: bool = False
+    # Which weights are tested and exported: of the last epoch, or of the best one on val.
+    select: str = "last"
+    # No header, no progress, no card; errors still print.
+    quiet: bool = False
+    # predict: an image file, a folder or a glob.
+    image: str | None = None
+    # benchmark: which parts (step, runner, start, data), timm's name of the model, and how many alternations.
+    benchmark: Any = field(default_factory=lambda: {"parts": ["step"], "peer": None, "repeats": 7})
+    # The option chosen in each group; filled in by vitexp.
+    chosen: Any = field(default_factory=dict)
+
+
+def conf_dir() -> Path:
+    """The folder of shipped configuration: inside the installed package, or beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    for candidate in (here / "conf", here.parent / "conf"):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise ConfigError(f"no conf/ beside {here}: the installation is incomplete; reinstall vitexp")
+
+
+def patch_size(published: int, image_size: int) -> int:
+    """The patch side in pixels for images of `image_size`: the small-image rule.
+
+    The published patch stays where it fits at least 7 × 7 times (224 / 32). Below that it becomes the largest power of
+    two that divides the image and leaves a grid of at least 8 × 8, and never less than 2: 4 at 32 pixels, 2 at 8.
+    """
+    if image_size >= 7 * published:
+        return published
+    candidates = [2**k for k in range(1, 12) if image_size % 2**k == 0 and 2**k * 8 <= image_size]
+    return max(candidates, default=2)
+
+
+def register() -> None:
+    """Make the schema and the resolvers known to Hydra; calling it again changes nothing."""
+    ConfigStore.instance().store(name="schema", node=RunConfig)
+    OmegaConf.register_new_resolver("patch_size", patch_size, replace=True)
+    OmegaConf.register_new_resolver("share", lambda share, whole: int(share * whole), replace=True)
+
+
+def options(group: str, extra: Sequence[Path] = ()) -> list[str]:
+    """Names that may stand behind `group=`: its files, in conf/ and in the user's `--config-dir`s."""
+    found = {path.stem for root in (conf_dir(), *extra) for path in (root / group).glob("*.yaml")}
+    return sorted(found, key=lambda option: (len(option.split("_")), option))
+
+
+def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] = ()) -> DictConfig:
+    """The configuration for `overrides`, checked; what the command line composes, for notebooks and tests.
+
+    Args:
+        overrides: as typed, `["model=vit_ti16", "lr=3e-4"]`; short names are understood.
+        config_dirs: folders of your own options, searched besides the shipped ones.
+
+    Raises:
+        ConfigError: unknown key or option (with the nearest spellings), wrong type, value out of range.
+    """
+    register()
+    extra = [Path(folder).expanduser().resolve() for folder in config_dirs]
+    for folder in extra:
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir {folder} is not a folder; give one that holds model/, data/, ... options")
+    parsed = [parse(text) for text in overrides]
+    for override in parsed:
+        _check_syntax(override, extra)
+    search = [f"hydra.searchpath=[{','.join(_quote('file://' + str(folder)) for folder in extra)}]"] if extra else []
+    chosen = [o.input_line for o in parsed if _is_choice(o)]
+    valued = [o for o in parsed if not _is_choice(o)]
+    cfg = _compose(search + chosen)
+    if valued:
+        shipped, cfg = cfg, _compose_values(search + chosen, valued, cfg)
+        for override in valued:
+            _check_type(override, shipped, cfg)
+    check_values(cfg)
+    return cfg
+
+
+def parse(text: str) -> Override:
+    """One override, its short name spelt out; a value that Hydra's grammar cannot read is taken literally."""
+    text = canonical(text)
+    parser = OverridesParser.create()
+    try:
+        return parser.parse_override(text)
+    except OverrideParseException:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"'{text}' is neither a verb nor key=value; `vitexp --help` lists both"
+                + _nearest(text, [*GROUPS, "train", "evaluate", "resume", "predict", "list", "benchmark"])
+            ) from None
+    try:
+        return parser.parse_override(f"{key}={_quote(value)}")
+    except OverrideParseException:
+        raise ConfigError(f"cannot read '{text}': write key=value, as in lr=1e-3 or model=vit_ti16") from None
+
+
+def canonical(text: str) -> str:
+    """The override with its short name (`lr=`) replaced by the key it stands for (`optimizer.lr=`)."""
+    key, equals, value = text.partition("=")
+    return f"{ALIASES.get(key, key)}{equals}{value}"
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Ranges and closed choices, each a ConfigError that names what is allowed."""
+    for key, allowed in CHOICES.items():
+        value = OmegaConf.select(cfg, key)
+        if value not in allowed:
+            raise ConfigError(f"{key}={value} is not known; use {_one_of(allowed)}{_nearest(str(value), allowed)}")
+    for key, lowest in [(k, 1e-300) for k in POSITIVE] + [(k, 0) for k in NOT_NEGATIVE]:
+        value = OmegaConf.select(cfg, key)
+        if isinstance(value, int | float) and not isinstance(value, bool) and not value >= lowest:
+            bound = "above 0" if lowest else "0 or more"
+            raise ConfigError(f"{key}={value} is out of range; use a value {bound}")
+    OmegaConf.to_container(cfg, resolve=True)
+
+
+def flatten(cfg: Any, prefix: str = "") -> Iterable[str]:
+    """Dotted names of all keys, branches included."""
+    if isinstance(cfg, DictConfig):
+        for key in cfg:
+            name = f"{prefix}{key}"
+            yield name
+            node = cfg._get_node(key)
+            if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+                yield from flatten(node, f"{name}.")
+
+
+def to_yaml(cfg: DictConfig) -> str:
+    """The configuration as YAML; a computed value carries its rule and, as a comment, the value it has now."""
+    lines: list[str] = []
+    _write_yaml(cfg, cfg, lines, 0)
+    return "\n".join(lines) + "\n"
+
+
+def _write_yaml(cfg: DictConfig, node: DictConfig, lines: list[str], depth: int) -> None:
+    raw = OmegaConf.to_container(node, resolve=False)
+    for key in node:
+        value, child, margin = raw[key], node._get_node(key), "  " * depth  # type: ignore[index,call-overload]
+        if isinstance(value, dict) and value:
+            lines.append(f"{margin}{key}:")
+            _write_yaml(cfg, child, lines, depth + 1)  # type: ignore[arg-type]
+            continue
+        text = yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
+        if isinstance(value, str) and "${" in value:
+            resolved = node[key]
+            if isinstance(resolved, DictConfig | ListConfig):
+                resolved = OmegaConf.to_container(resolved, resolve=True)
+            shown = yaml.safe_dump(resolved, default_flow_style=True, width=10_000)
+            text += f"  # = {shown.removesuffix(chr(10)).removesuffix(chr(10) + '...')}"
+        lines.append(f"{margin}{key}: {text}")
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        try:
+            cfg = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+        except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(_first_line(error)) from error
+    choices = {key: value for key, value in cfg.hydra.runtime.choices.items() if not key.startswith("hydra/")}
+    with open_dict(cfg):
+        del cfg["hydra"]
+        cfg.chosen = choices
+    return cfg
+
+
+def _compose_values(chosen: list[str], valued: list[Override], shipped: DictConfig) -> DictConfig:
+    known = set(flatten(shipped))
+    for override in valued:
+        key = override.key_or_group
+        if not key.startswith("hydra") and key not in known:
+            names = [*known, *ALIASES, *GROUPS]
+            raise ConfigError(f"unknown key '{key}'{_nearest(key, names)}; `vitexp --cfg job` shows all keys")
+    return _compose(chosen + [o.input_line or "" for o in valued])
+
+
+def _check_syntax(override: Override, extra: Sequence[Path]) -> None:
+    key, text = override.key_or_group, override.input_line
+    if override.is_add() or override.is_force_add() or override.is_delete():
+        raise ConfigError(f"'{text}' would change which keys exist; every key has a shipped value: write {key}=VALUE")
+    if override.is_sweep_override():
+        raise ConfigError(f"'{text}' lists several values; add -m to run one job for each")
+    if _is_group(key):
+        check_option(key, _text(override.value()), extra)
+
+
+def check_option(group: str, option: str, extra: Sequence[Path] = ()) -> None:
+    """Raise ConfigError unless `option` is a file of `group`."""
+    allowed = options(group, extra)
+    if option not in allowed and not (group == "experiment" and option == "null"):
+        raise ConfigError(f"{group}={option} is not known{_nearest(option, allowed)}; use {_one_of(allowed)}")
+
+
+def _check_type(override: Override, shipped: DictConfig, cfg: DictConfig) -> None:
+    """A value keeps the type that the shipped file gives it: an int for a float is fine, null and ${...} are free."""
+    key = override.key_or_group
+    if key.startswith("hydra"):
+        return
+    if isinstance(override.value(), str) and "${" in _text(override.value()):
+        return
+    before, after = OmegaConf.select(shipped, key), OmegaConf.select(cfg, key)
+    if before is None or after is None or _same_kind(before, after):
+        return
+    raise ConfigError(
+        f"{key}={_text(override.value())} is {_kind(after)}; {key} takes {_kind(before)}, as in {key}={_example(before)}"
+    )
+
+
+def _same_kind(before: Any, after: Any) -> bool:
+    if isinstance(before, bool) or isinstance(after, bool):
+        return isinstance(before, bool) and isinstance(after, bool)
+    if isinstance(before, float):
+        return isinstance(after, int | float)
+    return isinstance(after, type(before))
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    if isinstance(value, ListConfig):
+        return "a list"
+    return names.get(type(value), "a group of keys")
+
+
+def _example(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, ListConfig):
+        return str(OmegaConf.to_container(value, resolve=True)).replace(" ", "")
+    return "..." if isinstance(value, DictConfig) else str(value)
+
+
+def is_sweep(override: Override) -> bool:
+    """Whether the override lists several values."""
+    return override.is_sweep_override()
+
+
+def sweep_values(override: Override) -> list[str]:
+    """The values of a `key=a,b,c` sweep as overrides of their own; other kinds of sweep are left to Hydra."""
+    value = override.value()
+    if not isinstance(value, ChoiceSweep):
+        return []
+    return [f"{override.key_or_group}={_quote(_text(item)) if _odd(item) else _text(item)}" for item in value.list]
+
+
+def _odd(item: Any) -> bool:
+    return isinstance(item, QuotedString)
+
+
+def _is_group(key: str) -> bool:
+    return key in GROUPS
+
+
+def _is_choice(override: Override) -> bool:
+    return _is_group(override.key_or_group) or override.key_or_group.startswith("hydra/")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, QuotedString):
+        return str(value.text)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _quote(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'") if "'" in value else value
+    return f"'{escaped}'"
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _nearest(word: str, names: Iterable[str]) -> str:
+    """` (did you mean 'a' or 'b'?)` for the nearest spellings, or nothing."""
+    names = list(dict.fromkeys(names))
+    close = get_close_matches(word, names, n=3, cutoff=0.6)
+    if not close and "." in word:
+        last = word.rsplit(".", 1)[1]
+        close = [name for name in names if name.rsplit(".", 1)[-1] == last][:3]
+    if not close:
+        leaf = get_close_matches(word.rsplit(".", 1)[-1], {name.rsplit(".", 1)[-1] for name in names}, n=1, cutoff=0.7)
+        close = [name for name in names if leaf and name.rsplit(".", 1)[-1] == leaf[0]][:3]
+    return f"; did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def full_errors() -> bool:
+    """Whether the user asked for tracebacks (HYDRA_FULL_ERROR=1)."""
+    return os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")

@@ -1,0 +1,227 @@
+"""What all image sets share: the settings, the splits, and the loaders that Lightning asks for.
+
+train is what a run learns from, val is held out of it for choices, test is looked at once at the end. Which samples
+are held out is fixed for each set (split.py), never by the run's seed.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+
+from vitexp.data.augment import Augment
+from vitexp.data.image import open_image
+from vitexp.data.loader import Feed, FolderLoader, MemoryLoader
+from vitexp.data.order import EpochOrder, require_divisible
+from vitexp.data.pixels import Pixels
+from vitexp.data.source import FileSource, MemorySource
+from vitexp.data.transform import evaluation_crop
+from vitexp.errors import DataError
+
+Source = MemorySource | FileSource
+Loader = MemoryLoader | FolderLoader
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """Settings of the batches.
+
+    size: the global batch, of one optimiser step; accumulate: micro-batches it is cut into; num_workers: processes
+    that decode files, at most one a core (no result depends on it); timeout: seconds to wait for them; seed, epochs:
+    the run's.
+    """
+
+    size: int
+    accumulate: int
+    num_workers: int
+    timeout: float
+    seed: int
+    epochs: int
+
+
+class ImageData(LightningDataModule):
+    """Base of the data sets. A subclass says its classes and how to read its parts:
+
+    `read_class_names()`; `read(part)`, which for `train` returns {"train": ..., "val": ...} and for `test`
+    {"test": ...}, a split that does not exist left out; `absent(split)`, the way out when one is asked for.
+
+    `start` is the (epoch, batch) at which a resumed run goes on; set it before Lightning asks for the loader.
+    """
+
+    def __init__(self, *, num_classes: int | None, pixels: Pixels, batches: Batches, augment: Augment) -> None:
+        super().__init__()
+        require_divisible(batches.size, batches.accumulate, world_size=1)
+        self.pixels, self.batches, self.augment = pixels, batches, augment
+        self.start: tuple[int, int] = (0, 0)
+        self._num_classes = num_classes
+        self._class_names: list[str] | None = None
+        self._sources: dict[str, Source] = {}
+        self._read: set[str] = set()
+
+    def read_class_names(self) -> list[str]:
+        """Names of the classes, in the order of the labels."""
+        raise NotImplementedError
+
+    def read(self, part: str) -> dict[str, Source]:
+        """The splits of a part, `train` (with `val`) or `test`."""
+        raise NotImplementedError
+
+    def absent(self, split: str) -> str:
+        """What to say when a split that does not exist is asked for."""
+        return f"this data set has no {split} images"
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the labels. Raises DataError if there are not `num_classes`."""
+        if self._class_names is None:
+            names = self.read_class_names()
+            if self._num_classes not in (None, len(names)):
+                raise DataError(
+                    f"data.num_classes={self._num_classes}, but the data has {len(names)} classes "
+                    f"({', '.join(names[:3])}, ...); use data.num_classes={len(names)}, or another data.root"
+                )
+            self._class_names = names
+        return self._class_names
+
+    @property
+    def num_classes(self) -> int:
+        """As configured, else as many as there are in the files."""
+        return self._num_classes if self._num_classes is not None else len(self.class_names)
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images that the model gets."""
+        return self.pixels.image_size
+
+    @property
+    def channels(self) -> int:
+        """1 or 3."""
+        return self.pixels.channels
+
+    @property
+    def mean(self) -> list[float]:
+        """Of each channel, for pixels in 0..1."""
+        return self.pixels.mean
+
+    @property
+    def std(self) -> list[float]:
+        """Of each channel, for pixels in 0..1."""
+        return self.pixels.std
+
+    @property
+    def seed(self) -> int:
+        """The run's."""
+        return self.batches.seed
+
+    @property
+    def train_size(self) -> int:
+        """Images trained on in an epoch, before incomplete batches are dropped; 0 if there is no such split."""
+        return self._size("train")
+
+    @property
+    def val_size(self) -> int:
+        """Images held out for choices."""
+        return self._size("val")
+
+    @property
+    def test_size(self) -> int:
+        """Images that the final score is taken on."""
+        return self._size("test")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read what a stage needs: `fit` and `validate` train and val, `test` test, None both. Reads a part once."""
+        if stage in (None, "fit", "validate"):
+            self._load("train")
+        if stage in (None, "test"):
+            self._load("test")
+
+    def source(self, split: str) -> Source:
+        """A split as stored, read on first demand. Raises DataError if it does not exist."""
+        self._load("test" if split == "test" else "train")
+        if split not in self._sources:
+            raise DataError(self.absent(split))
+        return self._sources[split]
+
+    def train_dataloader(self) -> Loader:
+        """Shuffled and augmented batches; an incomplete global batch at the end of an epoch is dropped."""
+        return self._loader("train", training=True)
+
+    def val_dataloader(self) -> Loader | list[Loader]:
+        """Batches of the held-out images; an empty list, which is no validation, when nothing is held out."""
+        source = self.source("val")
+        return self._loader("val", training=False) if len(source) else []
+
+    def test_dataloader(self) -> Loader:
+        """Batches of the test images."""
+        return self._loader("test", training=False)
+
+    def eval_transform(self) -> Callable[[Image.Image | Tensor], Tensor]:
+        """From a Pillow image or uint8 (C, H, W) to what the model gets: float32 (C, image_size, image_size)."""
+        return self._evaluate
+
+    def read_image(self, path: str | Path) -> Tensor:
+        """An image file as the model gets it: float32 (C, image_size, image_size). Raises DataError."""
+        image = open_image(path, channels=self.channels, max_pixels=self.pixels.max_pixels)
+        return self._evaluate(image)
+
+    def _evaluate(self, image: Image.Image | Tensor) -> Tensor:
+        if isinstance(image, Tensor):
+            image = Image.fromarray(image.squeeze(0).numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy())
+        image = image.convert("RGB" if self.channels == 3 else "L")
+        return self.pixels.normalise(evaluation_crop(image, self.pixels).unsqueeze(0)).squeeze(0)
+
+    def _load(self, part: str) -> None:
+        if part not in self._read:
+            _ = self.class_names  # labels mean nothing unless the classes are right
+            self._sources.update(self.read(part))
+            self._read.add(part)
+
+    def _size(self, split: str) -> int:
+        self._load("test" if split == "test" else "train")
+        return len(self._sources[split]) if split in self._sources else 0
+
+    def _loader(self, split: str, *, training: bool) -> Loader:
+        source, batches = self.source(split), self.batches
+        rank, world_size, device = self._place()
+        order = EpochOrder(
+            len(source),
+            batches.size,
+            seed=batches.seed,
+            shuffle=training,
+            drop_last=training,
+            accumulate=batches.accumulate,
+            rank=rank,
+            world_size=world_size,
+            start=self.start if training else (0, 0),
+        )
+        augment = self.augment if training else None
+        feed = Feed(
+            pixels=self.pixels,
+            augment=augment,
+            epochs=batches.epochs,
+            seed=batches.seed,
+            num_classes=self.num_classes,
+            device=device,
+        )
+        if isinstance(source, MemorySource):
+            return MemoryLoader(source, order, feed)
+        workers = min(batches.num_workers, _cores())
+        return FolderLoader(source, order, feed, num_workers=workers, timeout=batches.timeout)
+
+    def _place(self) -> tuple[int, int, torch.device]:
+        """Rank, number of processes and device, from the trainer if there is one."""
+        if self.trainer is None:
+            return 0, 1, torch.device("cpu")
+        return self.trainer.global_rank, self.trainer.world_size, self.trainer.strategy.root_device
+
+
+def _cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

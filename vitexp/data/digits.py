@@ -1,0 +1,43 @@
+"""The 1,797 handwritten digits that ship with scikit-learn: 8 x 8 pixels, grey, no download.
+
+They are the test part of "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, UCI, 1998). The split is
+fixed and stratified: 360 images are test, of the other 1,437 `val_fraction` are val and the rest is train.
+"""
+
+import numpy as np
+
+from vitexp.data.augment import Augment
+from vitexp.data.base import Batches, ImageData, Source
+from vitexp.data.pixels import Pixels
+from vitexp.data.source import memory_source
+from vitexp.data.split import hold_out
+
+TEST_SIZE = 360
+
+
+class Digits(ImageData):
+    """The digits, their 17 grey levels spread over 0..255."""
+
+    def __init__(
+        self, *, num_classes: int, val_fraction: float, pixels: Pixels, batches: Batches, augment: Augment
+    ) -> None:
+        super().__init__(num_classes=num_classes, pixels=pixels, batches=batches, augment=augment)
+        self.val_fraction = val_fraction
+
+    def read_class_names(self) -> list[str]:
+        """0 to 9."""
+        return [str(digit) for digit in range(10)]
+
+    def read(self, part: str) -> dict[str, Source]:
+        """Both parts come from one array."""
+        from sklearn.datasets import load_digits
+
+        values, labels = load_digits(return_X_y=True)
+        images = np.rint(values.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
+        whole = memory_source(images, labels, num_classes=10, where="scikit-learn's digits")
+        learn, test = hold_out(whole.labels, TEST_SIZE / len(whole))
+        if part == "test":
+            return {"test": whole.subset(test)}
+        learning = whole.subset(learn)
+        train, val = hold_out(learning.labels, self.val_fraction)
+        return {"train": learning.subset(train), "val": learning.subset(val)}

@@ -1,0 +1,86 @@
+"""The order in which one process sees the samples of each epoch, computed from (seed, epoch, start batch) alone."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from vitexp import seeding
+from vitexp.errors import ConfigError, DataError
+
+
+class EpochOrder:
+    """Batches of sample positions, epoch after epoch.
+
+    A global batch of `batch_size` samples is one optimiser step. It is cut into `accumulate` micro-batches, and each
+    micro-batch into `world_size` equal parts, one a process: so the samples of a step do not depend on either number.
+    With `drop_last` an epoch is a whole number of global batches; without, every sample comes once, and the last
+    parts may be smaller, or empty and left out.
+
+    `__len__` is the number of micro-batches of the full epoch, also when `start` skips some of the first one.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        drop_last: bool,
+        accumulate: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        start: tuple[int, int] = (0, 0),
+    ) -> None:
+        require_divisible(batch_size, accumulate, world_size)
+        self.count, self.batch_size, self.accumulate = count, batch_size, accumulate
+        self.seed, self.shuffle, self.drop_last = seed, shuffle, drop_last
+        self.rank, self.world_size = rank, world_size
+        self.start_epoch, self.start_batch = start
+        self.epoch = self.start_epoch
+        if len(self) == 0:
+            raise DataError(
+                f"0 batches an epoch: {count} samples, batches of {batch_size}, "
+                f"{'incomplete ones dropped' if drop_last else 'none dropped'}; "
+                f"use data.batch_size={max(count, 1)} or less, or a larger set"
+            )
+
+    def __len__(self) -> int:
+        if self.drop_last:
+            return self.count // self.batch_size * self.accumulate
+        return -(-self.count // (self.batch_size // self.accumulate))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Move to an epoch; Lightning calls it before the first batch of each."""
+        self.epoch = epoch
+
+    @property
+    def first_batch(self) -> int:
+        """Where this epoch begins: after a resume within it, at the first batch not yet trained on."""
+        return self.start_batch if self.epoch == self.start_epoch else 0
+
+    def step(self, batch: int) -> int:
+        """Number of a micro-batch over the whole run, the same on every rank: the key of its random draws."""
+        return self.epoch * len(self) + batch
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield (batch number in the epoch, positions int64 (b,)) of this rank."""
+        positions = torch.arange(self.count)
+        if self.shuffle:
+            positions = seeding.permutation(self.seed, self.epoch, self.count)
+        size = self.batch_size // self.accumulate
+        for batch in range(self.first_batch, len(self)):
+            part = positions[batch * size : (batch + 1) * size].tensor_split(self.world_size)[self.rank]
+            if len(part):
+                yield batch, part
+
+
+def require_divisible(batch_size: int, accumulate: int, world_size: int) -> None:
+    """Raise ConfigError unless a global batch can be cut into equal parts."""
+    parts = accumulate * world_size
+    if batch_size % parts:
+        raise ConfigError(
+            f"data.batch_size={batch_size} is the global batch; it must be a multiple of trainer.accumulate="
+            f"{accumulate} times {world_size} processes; use data.batch_size={-(-batch_size // parts) * parts}"
+        )

@@ -1,0 +1,43 @@
+"""What a user did that vitexp cannot do, by the exit code that a script can branch on."""
+
+
+class VitexpError(ValueError):
+    """An error that is the user's to mend: one line, no traceback. Only its subclasses are raised."""
+
+    exit_code = 1
+
+
+class ConfigError(VitexpError):
+    """Usage or configuration: nothing has been written."""
+
+    exit_code = 2
+
+
+class DataError(VitexpError):
+    """A data set is absent, damaged or not what the configuration says."""
+
+    exit_code = 3
+
+
+class CheckpointError(VitexpError):
+    """Weights or a run cannot be read, or do not fit."""
+
+    exit_code = 4
+
+
+class DivergedError(VitexpError):
+    """A loss or gradient is not finite."""
+
+    exit_code = 5
+
+
+class ResourceError(VitexpError):
+    """Memory, disk or permission: the message says what to lower or free."""
+
+    exit_code = 6
+
+
+class SweepError(VitexpError):
+    """Jobs of a sweep failed; the others finished."""
+
+    exit_code = 7

@@ -1,0 +1,102 @@
+"""`vitexp evaluate run=last` or `vitexp evaluate model=... checkpoint=... data=...`: test weights, here or elsewhere."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vitexp import build
+from vitexp.callback.pictures import Pictures
+from vitexp.callback.progress import Progress
+from vitexp.checkpoint.safe_io import BEST, LAST, SafeCheckpointIO
+from vitexp.command import Command
+from vitexp.errors import CheckpointError, ConfigError
+from vitexp.fit import WEIGHTS
+from vitexp.reopen import reopen
+from vitexp.report.screen import print_metrics, print_notes
+from vitexp.run import Run, find, write_json
+
+ALLOWED = ("data", "data.", "logger", "trainer.", "precision", "compile", "select", "checkpoint")
+
+
+def evaluate(command: Command) -> dict[str, Any]:
+    """Test once; prints the metrics and writes them beside the run (`evaluations/<data>.json`).
+
+    Raises:
+        ConfigError: neither a run nor a checkpoint, or data with other classes.
+        CheckpointError: the run has no weights yet.
+    """
+    if command.cfg.run is None and command.cfg.checkpoint is None:
+        raise ConfigError("evaluate needs weights; give run=last (or a run's name), or model=... checkpoint=FILE")
+    run, cfg = open_for(command, allowed=ALLOWED, verb="evaluate")
+    notes: list[str] = []
+    data = build.build_data(cfg)
+    if run is not None:
+        require_classes(run, cfg, data)
+    task = build.build_task(cfg, build.build_model(cfg, notes=notes))
+    print_notes(notes, quiet=cfg.quiet)
+    where = _folder(run, cfg)
+    where.mkdir(parents=True, exist_ok=True)
+    pictures = Pictures()
+    trainer = build.build_trainer(cfg, callbacks=[pictures, Progress(quiet=cfg.quiet)], loggers=[], folder=where)
+    build.switches(cfg, task.model)
+    values = trainer.test(task, datamodule=data, verbose=False)[0]
+    metrics = {name: float(value) for name, value in values.items()}
+    pictures.draw(where, data)
+    per_class = dict(zip(data.class_names, task.per_class.tolist(), strict=True))
+    record = {"checkpoint": cfg.checkpoint, "data": cfg.chosen.data, "metrics": metrics, "per_class": per_class}
+    write_json(where / "evaluation.json", record)
+    if not cfg.quiet:
+        print_metrics(f"{cfg.chosen.model} on {cfg.chosen.data}: {data.test_size} images", metrics, where)
+    return metrics
+
+
+def open_for(command: Command, *, allowed: tuple[str, ...], verb: str) -> tuple[Run | None, DictConfig]:
+    """The run that a verb is about, with its configuration and `checkpoint` set to its weights; or the command's own."""
+    if command.cfg.run is None:
+        return None, command.cfg
+    run = find(command.cfg.run, Path(command.cfg.outputs))
+    cfg = reopen(run, command.overrides, command.cfg, allowed=allowed, verb=verb)
+    OmegaConf.update(cfg, "checkpoint", str(weights_of(run, cfg)), force_add=True)
+    return run, cfg
+
+
+def weights_of(run: Run, cfg: DictConfig) -> Path:
+    """The file with the weights that `select` asks for; of an unfinished run, its newest checkpoint.
+
+    Raises:
+        CheckpointError: the run has saved none, or they are damaged.
+    """
+    finished, wanted = run.path / WEIGHTS, cfg.select
+    if finished.is_file() and wanted == run.config().select:
+        return finished
+    file = run.checkpoints / (BEST if wanted == "best" else LAST)
+    if not file.is_file():
+        raise CheckpointError(f"run {run.name} ({run.state}) has saved no weights yet; `vitexp resume run={run.name}`")
+    SafeCheckpointIO().load_checkpoint(file)
+    return file
+
+
+def require_classes(run: Run, cfg: DictConfig, data: Any) -> None:
+    """Raise ConfigError unless the data has the classes that the run was trained on."""
+    trained = run.record.get("classes")
+    given = list(data.class_names)
+    if trained is None or trained == given:
+        return
+    raise ConfigError(
+        f"data={cfg.chosen.data} has {len(given)} classes ({_some(given)}), but run {run.name} was trained on"
+        f" {len(trained)} others ({_some(trained)}); evaluate it on {run.record['chosen']['data']},"
+        " or fine-tune: vitexp data=... checkpoint=" + str(run.path / WEIGHTS)
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _folder(run: Run | None, cfg: DictConfig) -> Path:
+    if run is not None:
+        return run.path / "evaluations" / f"{cfg.chosen.data}-{cfg.data.image_size}"
+    name = f"{datetime.now():%Y-%m-%d_%H%M%S}-{cfg.chosen.model}-{cfg.chosen.data}"
+    return Path(cfg.outputs) / "evaluations" / name

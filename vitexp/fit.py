@@ -1,0 +1,157 @@
+"""One training session in a run folder, from the first step or from a checkpoint, to the tested and saved weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback
+from torch import nn
+
+from vitexp import build
+from vitexp.callback.average import Average
+from vitexp.callback.finite import Finite
+from vitexp.callback.logger import build_loggers, log_picture
+from vitexp.callback.metrics_file import read_metrics
+from vitexp.callback.pictures import Pictures
+from vitexp.callback.progress import Progress
+from vitexp.callback.safe_point import SafePoint
+from vitexp.callback.step_keys import StepKeys
+from vitexp.callback.step_log import StepLog
+from vitexp.checkpoint.safe_io import BEST, LAST, SafeCheckpointIO, newest
+from vitexp.checkpoint.write import save_weights
+from vitexp.errors import ResourceError
+from vitexp.report.screen import print_card, print_header
+from vitexp.run import Run
+
+WEIGHTS = "weights.safetensors"
+
+
+def fit(cfg: DictConfig, run: Run, data: Any, task: Any, *, position: dict[str, int] | None = None) -> dict[str, float]:
+    """Train to the end, test once, save weights and pictures; returns the final metrics.
+
+    Args:
+        cfg: the whole configuration.
+        run: the folder, held by this process.
+        data: the data module.
+        task: the task around the model.
+        position: `step`, `epoch` and `batch` at which `last.ckpt` goes on; None starts at the beginning.
+    """
+    if position is not None:
+        data.start = (position["epoch"], position["batch"])
+    loggers = build_loggers(
+        cfg.logger,
+        run_dir=run.path,
+        run_name=run.name,
+        config=OmegaConf.to_container(cfg, resolve=True),
+        group=run.path.parent.name if run.path.parent.parent.name == "sweeps" else None,
+        resume_step=position["step"] if position else None,
+        wandb_id=run.record.get("wandb_id"),
+    )
+    callbacks = _callbacks(cfg, run)
+    trainer = build.build_trainer(
+        cfg, callbacks=callbacks, loggers=loggers, folder=run.path, plugins=[SafeCheckpointIO()]
+    )
+    build.switches(cfg, task.model)
+    if not cfg.quiet and trainer.is_global_zero:
+        print_header(cfg, run, task, data, trainer)
+    checkpoint = newest(run.checkpoints) if position is not None else None
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=str(checkpoint[0]) if checkpoint else None)
+        metrics = _test(cfg, run, data, task, trainer)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _out_of_memory(cfg, error) from error
+    for logger in loggers:
+        logger.finalize("success")
+    run.update(metrics=metrics, wandb_id=_wandb_id(loggers))
+    if trainer.is_global_zero:
+        _draw(run, data, trainer, loggers)
+        if not cfg.quiet:
+            print_card(run)
+    return metrics
+
+
+def _callbacks(cfg: DictConfig, run: Run) -> list[Callback]:
+    """In the order in which Lightning calls them; the safe point saves last, when all others have counted."""
+    settings, finite = cfg.trainer, Finite(every=cfg.trainer.log_every)
+    average = [Average(decay=settings.ema)] if settings.ema is not None else []
+    return [
+        StepKeys(seed=cfg.seed),
+        finite,
+        *average,
+        StepLog(every=settings.log_every),
+        Pictures(),
+        Progress(quiet=cfg.quiet),
+        SafePoint(folder=run.checkpoints, every_s=settings.checkpoint_seconds, finite=finite),
+    ]
+
+
+def _test(cfg: DictConfig, run: Run, data: Any, task: Any, trainer: Any) -> dict[str, float]:
+    """Test the selected weights and save them; the metrics of the last and of the best epoch beside them."""
+    last = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    safe_point = next(c for c in trainer.callbacks if isinstance(c, SafePoint))
+    selected = _select(cfg, run, task, trainer)
+    if trainer.is_global_zero:
+        save_weights(selected, run.path / WEIGHTS, _metadata(cfg, run, data))
+    tested = trainer.test(task, datamodule=data, verbose=False)[0]
+    metrics = {**last, **{name: float(value) for name, value in tested.items()}}
+    if safe_point.best is not None:
+        metrics[f"best/{task.monitor[0]}"] = safe_point.best
+        metrics["best/epoch"] = float(safe_point.best_epoch or 0)
+    return metrics
+
+
+def _select(cfg: DictConfig, run: Run, task: Any, trainer: Any) -> nn.Module:
+    """The weights that are tested and exported: of the last epoch (their average, if one is kept) or the best one."""
+    model: nn.Module = task.model
+    average = next((c.average for c in trainer.callbacks if isinstance(c, Average)), None)
+    if cfg.select == "best" and (run.checkpoints / BEST).exists():
+        best = SafeCheckpointIO().load_checkpoint(run.checkpoints / BEST)["state_dict"]
+        model = average.module if average is not None else model
+        model.load_state_dict(best)
+        return model
+    return average.module if average is not None else model
+
+
+def _metadata(cfg: DictConfig, run: Run, data: Any) -> dict[str, str]:
+    """What the weights file says of itself, as safetensors' strings."""
+    model = OmegaConf.to_container(cfg.model, resolve=True)
+    return {
+        "run": run.name,
+        "model": str(cfg.chosen.model),
+        "data": str(cfg.chosen.data),
+        "config": json.dumps(model),
+        "classes": json.dumps(list(data.class_names)),
+        "mean": json.dumps(list(data.mean)),
+        "std": json.dumps(list(data.std)),
+    }
+
+
+def _draw(run: Run, data: Any, trainer: Any, loggers: list[Any]) -> None:
+    """The pictures of the run, to the folder and to every logger that takes pictures."""
+    from vitexp.report.plot_curves import curves
+
+    pictures = next(c for c in trainer.callbacks if isinstance(c, Pictures))
+    written: list[Path] = []
+    if read_metrics(run.path / "metrics.csv"):
+        written += curves(run.path / "metrics.csv", run.path / "plots")
+    written += pictures.draw(run.path / "plots", data)
+    for path in written:
+        log_picture(loggers, path.stem, path, trainer.global_step)
+
+
+def _wandb_id(loggers: list[Any]) -> str | None:
+    return next((logger.version for logger in loggers if type(logger).__name__ == "WandbLogger"), None)
+
+
+def _out_of_memory(cfg: DictConfig, error: BaseException) -> ResourceError:
+    size = cfg.data.image_size
+    return ResourceError(
+        f"out of memory with data.batch_size={cfg.data.batch_size} at {size}x{size}, trainer.accumulate="
+        f"{cfg.trainer.accumulate}: {str(error).splitlines()[0] if str(error) else type(error).__name__};"
+        f" keep the batch and split it: trainer.accumulate={2 * cfg.trainer.accumulate}, or lower bs= or size="
+    )
+
+
+__all__ = ["LAST", "WEIGHTS", "fit"]

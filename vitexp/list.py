@@ -1,0 +1,67 @@
+"""`vitexp list models|data|attention|regimes|experiments|runs`: what there is, without importing torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from vitexp.config import GROUPS, conf_dir, options
+from vitexp.errors import ConfigError
+from vitexp.report.table import options_table, runs_table
+from vitexp.run import Run, all_runs
+
+# What a user says -> the group it lists.
+LISTS = {
+    "models": "model",
+    "data": "data",
+    "attention": "attention",
+    "regimes": "regime",
+    "experiments": "experiment",
+    **{group: group for group in GROUPS},
+}
+
+
+def print_list(words: Sequence[str]) -> int:
+    """Print one list; `outputs=` before or after says where runs are.
+
+    Raises:
+        ConfigError: no such list.
+    """
+    targets = [word for word in words if "=" not in word]
+    outputs = Path(next((w.partition("=")[2] for w in words if w.startswith("outputs=")), "outputs"))
+    allowed = "models, data, attention, regimes, experiments, runs or a group"
+    if len(targets) != 1 or (targets[0] not in LISTS and targets[0] != "runs"):
+        raise ConfigError(f"list takes one of {allowed}; got {' '.join(words) or 'nothing'}; type `vitexp list runs`")
+    if targets[0] == "runs":
+        Console().print(runs_table([_row(run) for run in all_runs(outputs)]))
+        return 0
+    group = LISTS[targets[0]]
+    rows = [(option, describe(conf_dir() / group / f"{option}.yaml")) for option in options(group)]
+    Console().print(options_table(group, rows))
+    return 0
+
+
+def describe(file: Path) -> str:
+    """The comment at the head of an option's file, as one line."""
+    lines = []
+    for line in file.read_text().splitlines():
+        if line.startswith("# @package"):
+            continue
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# ").strip())
+    return " ".join(lines)
+
+
+def _row(run: Run) -> dict[str, object]:
+    chosen = run.record.get("chosen", {})
+    metrics = run.record.get("metrics", {})
+    best = next((name for name in ("test/top1", "best/val/top1", "val/top1") if name in metrics), None)
+    return {
+        "name": run.name,
+        **{group: chosen.get(group, "?") for group in ("model", "data", "regime")},
+        "state": run.state,
+        "metric": best,
+        "value": metrics.get(best) if best else None,
+        "duration_s": run.record.get("duration_s"),
+    }

@@ -1,0 +1,103 @@
+"""What models over a sequence of tokens share: the pre-norm block and the four named steps of an encoder."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from vitexp.layer.drop_path import DropPath
+from vitexp.layer.mlp import Mlp
+
+NORM_EPS = 1e-6  # Flax's default: PyTorch's 1e-5 and Hugging Face's 1e-12 give other logits for published weights
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)): ViT, equations 2 and 3. (B, N, D) -> (B, N, D).
+
+    Context tokens pass through the attention's norm, as the tokens do (Sandler et al. 2022, Fig. 2a).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        grid: tuple[int, int] | None,
+        attention: Callable[..., nn.Module],
+        mlp_ratio: float,
+        dropout: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attention = attention(dim, num_heads, grid=grid)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), dropout=dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, x: Tensor, *, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        if context is not None:
+            context = self.norm1(context)
+        read = self.attention(self.norm1(x), context=context, mask=mask)
+        x = x + self.drop_path(self.dropout(read))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class TokenEncoder(nn.Module, ABC):
+    """Images to logits in four named steps: `embed`, `blocks`, `norm`, `head`; (B, C, H, W) -> (B, K).
+
+    Attributes:
+        family: names the module of `vitexp.checkpoint` that knows its tensors' foreign names.
+        head_names: tensors whose shape depends on the number of classes.
+        position_tables: name -> number of prefix rows of each learned table over the grid.
+        grid: (h, w) in patches; num_prefix: tokens before those of the grid; strides: pixels a cell of each map.
+    """
+
+    family: ClassVar[str]
+    head_names: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
+    position_tables: dict[str, int]
+    grid: tuple[int, int]
+    strides: tuple[int, ...]
+    num_prefix: int
+    num_classes: int
+    blocks: nn.ModuleList
+    norm: nn.LayerNorm
+    head: nn.Linear
+
+    @abstractmethod
+    def embed(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) to tokens (B, N, D), positions included."""
+
+    @abstractmethod
+    def pool(self, x: Tensor) -> Tensor:
+        """Normed tokens (B, N, D) to what the head reads (B, D)."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) to the final, normed tokens (B, N, D)."""
+        x = self.embed(images)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.pool(self.encode(images)))  # (B, K)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The final tokens of the grid as one map (B, D, h, w), for detectors; `strides` has its scale."""
+        x = self.encode(images)[:, self.num_prefix :]  # (B, h*w, D)
+        return [x.transpose(1, 2).unflatten(2, self.grid)]
+
+    def reset_head(self, num_classes: int) -> None:
+        """Put a new head for `num_classes` in place, zero as for fine-tuning (ViT, section 3.2): logits start at 0."""
+        old = self.head.weight
+        self.head = nn.Linear(old.shape[1], num_classes, device=old.device, dtype=old.dtype)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.num_classes = num_classes
+
+
+def drop_path_rates(rate: float, depth: int) -> list[float]:
+    """Rates that grow linearly from 0 at the first block to `rate` at the last (Huang et al. 2016, section 3)."""
+    return [rate * index / max(depth - 1, 1) for index in range(depth)]

@@ -1,0 +1,63 @@
+"""Parameter groups: what decays, and how the learning rate falls off towards the stem.
+
+Only weights of linear and convolution layers decay; biases, norms, tokens, position tables and every other free
+parameter do not (as the ViT, Swin and BEiT recipes have it). Layer decay is BEiT's (Bao et al., arXiv 2106.08254,
+appendix): block i of L learns at `layer_decay ** (L + 1 - i)` times the rate, the head at the full rate.
+"""
+
+import re
+from typing import Any
+
+from torch import nn
+
+_DEPTH = re.compile(r"(?:^|\.)(?:blocks|stages)\.(\d+)\.")
+_TOP = re.compile(r"^(?:norm|head)\b")
+
+
+def parameter_groups(model: nn.Module, *, lr: float, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+    """The trainable parameters as optimizer groups, each with `params`, `names`, `lr` and `weight_decay`.
+
+    Args:
+        model: only parameters with `requires_grad` are taken.
+        lr: rate of the head.
+        weight_decay: of the decaying weights; the rest gets 0.
+        layer_decay: factor from one layer to the one below it; 1 is off.
+
+    Raises:
+        ValueError: nothing is trainable.
+    """
+    decaying = _decaying(model)
+    last = _num_layers(model)
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decay = weight_decay if name in decaying else 0.0
+        rate = lr * layer_decay ** (last - layer_of(name, last))
+        group = groups.setdefault((rate, decay), {"params": [], "names": [], "lr": rate, "weight_decay": decay})
+        group["params"].append(parameter)
+        group["names"].append(name)
+    if not groups:
+        raise ValueError("no parameter is trainable: the regime froze everything; use regime=full or regime=head")
+    return list(groups.values())
+
+
+def layer_of(name: str, last: int) -> int:
+    """Depth of a parameter by its name: 0 for the stem, i + 1 for block i, `last` for the final norm and the head."""
+    if _TOP.match(name):
+        return last
+    found = _DEPTH.search(name)
+    return int(found.group(1)) + 1 if found else 0
+
+
+def _num_layers(model: nn.Module) -> int:
+    depths = [int(found.group(1)) + 1 for name, _ in model.named_parameters() if (found := _DEPTH.search(name))]
+    return max(depths, default=0) + 1
+
+
+def _decaying(model: nn.Module) -> set[str]:
+    return {
+        f"{prefix}.weight" if prefix else "weight"
+        for prefix, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    }

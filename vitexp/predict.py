@@ -1,0 +1,104 @@
+"""`vitexp predict run=last image=cat.jpg`: the five most likely classes of images, as a table and a CSV file."""
+
+import csv
+import json
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from vitexp import build
+from vitexp.checkpoint.read import read_tensors
+from vitexp.command import Command
+from vitexp.data.image import SUFFIXES
+from vitexp.errors import ConfigError, DataError
+from vitexp.evaluate import open_for
+from vitexp.report.table import predictions_table
+
+ALLOWED = ("image", "data.batch_size", "data.num_workers", "precision", "compile", "select", "trainer.", "checkpoint")
+TOP = 5
+
+
+def predict(command: Command) -> dict[str, Any]:
+    """Label image files; writes `predictions.csv` into the run's folder, or the working folder without a run.
+
+    Raises:
+        ConfigError: no image or no weights named.
+        DataError: no such file, or one that is no image.
+    """
+    if command.cfg.run is None and command.cfg.checkpoint is None:
+        raise ConfigError("predict needs weights; give run=last (or a run's name), or model=... checkpoint=FILE")
+    if command.cfg.image is None:
+        raise ConfigError("predict needs images; give image=FILE, image=FOLDER or image='FOLDER/*.jpg'")
+    run, cfg = open_for(command, allowed=ALLOWED, verb="predict")
+    paths = image_paths(cfg.image)
+    classes = known_classes(cfg.checkpoint)
+    data = build.make(cfg.data)
+    if classes is None:
+        data.prepare_data()
+        data.setup("validate")
+        classes = list(data.class_names)
+    if cfg.data.num_classes is None:
+        cfg.data.num_classes = len(classes)
+    task = build.build_task(cfg, build.build_model(cfg)).eval()
+    build.switches(cfg, task.model)
+    rows = []
+    for start in range(0, len(paths), cfg.data.batch_size):
+        part = paths[start : start + cfg.data.batch_size]
+        rows += _label(task, torch.stack([data.read_image(path) for path in part]), part, classes)
+    file = (run.path if run is not None else Path()) / "predictions.csv"
+    _write(rows, file)
+    if not cfg.quiet:
+        Console().print(predictions_table(rows, file))
+    return {"images": len(paths)}
+
+
+def image_paths(pattern: str) -> list[Path]:
+    """The image files that a path, a folder (with its subfolders) or a glob means, sorted.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        candidates = [p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES]
+    else:
+        candidates = [Path(name) for name in glob(str(path), recursive=True) if Path(name).is_file()]
+    if not candidates:
+        raise DataError(f"image={pattern} matches no image file; give a file, a folder or a quoted glob")
+    return sorted(candidates)
+
+
+def known_classes(checkpoint: str) -> list[str] | None:
+    """Class names that vitexp wrote into a weights file, or None."""
+    if not checkpoint.endswith(".safetensors"):
+        return None
+    _, metadata = read_tensors(checkpoint)
+    names: list[str] | None = json.loads(metadata["classes"]) if "classes" in metadata else None
+    return names
+
+
+def _label(task: Any, images: Tensor, paths: list[Path], classes: list[str]) -> list[dict[str, Any]]:
+    with torch.inference_mode():
+        probabilities = task.predict_step(images, 0).float()
+    confidence, labels = probabilities.topk(min(TOP, len(classes)))
+    return [
+        {"image": str(path), "classes": [classes[i] for i in row], "probabilities": values}
+        for path, row, values in zip(paths, labels.tolist(), confidence.tolist(), strict=True)
+    ]
+
+
+def _write(rows: list[dict[str, Any]], file: Path) -> None:
+    top = len(rows[0]["classes"])
+    header = ["image", *(f"{what}{rank}" for rank in range(1, top + 1) for what in ("class", "probability"))]
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        for row in rows:
+            pairs = zip(row["classes"], row["probabilities"], strict=True)
+            writer.writerow([row["image"], *(item for name, value in pairs for item in (name, f"{value:.6f}"))])

@@ -1,0 +1,70 @@
+"""Figures of one look, without pyplot: no global state, no display, no settings from the user's matplotlibrc.
+
+Colours are those of Okabe and Ito ("Color universal design", 2008), which people with any colour vision can tell apart.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitexp.errors import ResourceError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#7F7F7F"
+DPI = 150
+
+_STYLE: dict[Any, Any] = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 13,
+    "axes.titlesize": 11,
+    "axes.titlecolor": "#444444",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.labelsize": 14,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E3E3E3",
+    "axes.axisbelow": True,
+    "lines.linewidth": 2.4,
+    "legend.frameon": False,
+    "legend.fontsize": 13,
+    "text.parse_math": False,  # a class may be called $5
+    "text.usetex": False,
+}
+
+
+@contextmanager
+def figure(out: Path, *, headline: str, size: tuple[float, float]) -> Iterator["Figure"]:
+    """A figure to draw on, written to the PNG `out` on leaving the block.
+
+    Args:
+        out: the file; its folder is made.
+        headline: what the picture shows, in bold above all axes.
+        size: width and height in inches, of 150 pixels.
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcParams.update({k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"})
+        matplotlib.rcParams.update(_STYLE)
+        # A script that DejaVu lacks is drawn as boxes; no reason to write to the terminal.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        drawing = Figure(figsize=size, dpi=DPI, layout="constrained")
+        drawing.suptitle(headline, x=0.01, ha="left", fontsize=17, fontweight="bold")
+        yield drawing
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            drawing.savefig(out, facecolor="white")
+        except OSError as error:
+            raise ResourceError(
+                f"cannot write {out}: {error.strerror}; a picture needs 1 MB in a writable folder; free space there"
+            ) from error

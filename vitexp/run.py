@@ -1,0 +1,296 @@
+"""The run folder: what is in it, its state, and how a later command finds it again.
+
+`run.json` is the run's identity card; every write of it is atomic. A process holds a lock on the folder while it
+works there, so a run that says `running` with nobody holding the lock was killed. No torch here: `vitexp list runs`
+answers at once.
+"""
+
+import json
+import logging
+import os
+import platform
+import re
+import secrets
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from vitexp.config import to_yaml
+from vitexp.errors import CheckpointError, ConfigError, ResourceError, VitexpError
+from vitexp.interrupt import Interrupted
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "vitexp")
+
+
+class Run:
+    """One run folder. `record` mirrors run.json; `update` writes it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record: dict[str, Any] = {}
+        self._lock: FileLock | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the folder, as `run=` takes it."""
+        return self.path.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def state(self) -> str:
+        """running, done, failed or interrupted; a run whose process is gone is interrupted."""
+        state = str(self.record.get("state", "failed"))
+        return "interrupted" if state == "running" and not self.is_locked() else state
+
+    def update(self, **fields: Any) -> None:
+        """Change fields of run.json, atomically."""
+        self.record.update(fields)
+        write_json(self.path / "run.json", self.record)
+
+    def acquire(self) -> None:
+        """Hold the folder for this process.
+
+        Raises:
+            ConfigError: another process works in it.
+        """
+        self._lock = FileLock(self.path / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            holder = f"process {self.record.get('pid')} on {self.record.get('host')}"
+            raise ConfigError(f"run {self.name} is in use by {holder}; wait for it or stop it first") from None
+
+    def release(self) -> None:
+        """Let go of the folder."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def is_locked(self) -> bool:
+        """Whether a process works in the folder now."""
+        if self._lock is not None:
+            return True
+        if not (self.path / ".lock").exists():
+            return False
+        probe = FileLock(self.path / ".lock")
+        try:
+            probe.acquire(timeout=0)
+        except (Timeout, PermissionError):
+            return True
+        probe.release()
+        return False
+
+    def config(self) -> DictConfig:
+        """The resolved configuration that the run was started with."""
+        file = self.path / "config.yaml"
+        if not file.is_file():
+            raise CheckpointError(f"{self.path} has no config.yaml, so it is no run of vitexp; `vitexp list runs`")
+        cfg = OmegaConf.load(file)
+        if not isinstance(cfg, DictConfig):
+            raise CheckpointError(f"{file} is not a configuration")
+        return cfg
+
+
+def create(cfg: DictConfig, *, argv: Sequence[str], overrides: Sequence[str], folder: Path | None = None) -> Run:
+    """Make the folder of a new run, hold it, and write what is known at the start.
+
+    Args:
+        cfg: the whole configuration; written resolved.
+        argv: the command as typed.
+        overrides: the overrides in canonical form, one a line in overrides.txt.
+        folder: where, for the job of a sweep; else under `outputs/<date>/`.
+
+    Raises:
+        ResourceError: the place cannot be written to.
+    """
+    path = folder or _new_path(cfg)
+    try:
+        path.mkdir(parents=True, exist_ok=folder is not None)
+        (path / "checkpoints").mkdir(exist_ok=True)
+        (path / "plots").mkdir(exist_ok=True)
+        resolved = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+        (path / "config.yaml").write_text(to_yaml(resolved))
+        (path / "overrides.txt").write_text("".join(f"{line}\n" for line in overrides))
+        run = Run(path)
+        run.acquire()
+        run.update(**_identity(cfg, argv), state="running")
+        point_last(Path(cfg.outputs), path)
+    except OSError as error:
+        raise ResourceError(f"cannot write to {path}: {error.strerror}; free it or choose outputs=<folder>") from error
+    return run
+
+
+def _new_path(cfg: DictConfig) -> Path:
+    now = datetime.now()
+    label = cfg.name or "-".join(str(cfg.chosen[group]) for group in ("model", "data", "regime"))
+    if not re.fullmatch(r"[\w.+-]+", label):
+        raise ConfigError(f"name={label} cannot name a folder; use letters, digits and . _ + -")
+    return Path(cfg.outputs) / f"{now:%Y-%m-%d}" / f"{now:%H%M%S}-{label}-{secrets.token_hex(2)}"
+
+
+def _identity(cfg: DictConfig, argv: Sequence[str]) -> dict[str, Any]:
+    commit, dirty = git_state()
+    return {
+        "schema": 1,
+        "argv": ["vitexp", *argv],
+        "chosen": OmegaConf.to_container(cfg.chosen),
+        "seed": cfg.seed,
+        "epochs": cfg.epochs,
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "duration_s": 0.0,
+        "metrics": {},
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "hardware": hardware(),
+        "pid": os.getpid(),
+        "host": platform.node(),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """The machine, without asking torch: processor, cores this process may use, system."""
+    names = [platform.processor() or platform.machine()]
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = re.findall(r"model name\s*: (.+)", cpuinfo.read_text()) or names
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cpu": names[0], "cores": cores, "system": platform.platform()}
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """Commit of the code that runs and whether it has changes, or (None, None) outside a checkout."""
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return None, None
+    command = ["git", "-C", str(here), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    try:
+        text = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    commit = re.search(r"# branch\.oid (\w+)", text)
+    return (commit.group(1) if commit else None), any(not line.startswith("#") for line in text.splitlines())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def point_last(outputs: Path, path: Path) -> None:
+    """Make `outputs/last` name `path`, atomically."""
+    link = outputs / f".last-{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(os.path.relpath(path, outputs))
+    os.replace(link, outputs / "last")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file so that a reader sees the old content or the new, never half of it."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w") as file:
+        json.dump(content, file, indent=2, default=str)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def open_run(path: Path) -> Run:
+    """The run in a folder, read from its run.json."""
+    run = Run(path.resolve())
+    file = path / "run.json"
+    try:
+        run.record = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} holds no run (no run.json); `vitexp list runs` shows what there is") from None
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    return run
+
+
+def all_runs(outputs: Path) -> list[Run]:
+    """Every run under `outputs`, oldest first; folders without a readable run.json are passed over."""
+    found = []
+    for file in sorted(_run_files(outputs)):
+        try:
+            found.append(open_run(file.parent))
+        except CheckpointError:
+            continue
+    return sorted(found, key=lambda run: str(run.record.get("started", "")))
+
+
+def _run_files(outputs: Path) -> Iterable[Path]:
+    yield from outputs.glob("[0-9]*/*/run.json")
+    yield from outputs.glob("sweeps/*/*/run.json")
+
+
+def find(reference: str, outputs: Path) -> Run:
+    """The run that `reference` means: `last`, a path, a run's name, or a unique prefix of it.
+
+    Raises:
+        CheckpointError: none or several match; the message lists the candidates.
+    """
+    if reference == "last":
+        link = outputs / "last"
+        if link.is_dir():
+            return open_run(link)
+        runs = all_runs(outputs)
+        if runs:
+            return runs[-1]
+        raise CheckpointError(f"run=last: no run under {outputs.resolve()} yet; train one with `vitexp`")
+    if Path(reference).is_dir():
+        return open_run(Path(reference))
+    runs = all_runs(outputs)
+    exact = [run for run in runs if run.name == reference]
+    matching = exact or [run for run in runs if run.name.startswith(reference)]
+    if len(matching) == 1:
+        return matching[0]
+    if not matching:
+        newest = ", ".join(run.name for run in runs[:-6:-1]) or "none"
+        raise CheckpointError(f"run={reference} matches no run under {outputs}; the newest are: {newest}")
+    names = ", ".join(run.name for run in matching[-5:])
+    raise CheckpointError(f"run={reference} matches {len(matching)} runs: {names}; type more of the name or its path")
+
+
+@contextmanager
+def working(run: Run) -> Iterator[None]:
+    """Record in run.json how the work in the folder ends, with the full traceback in log.txt, and let go of it."""
+    start, before = time.perf_counter(), float(run.record.get("duration_s", 0.0))
+    handler = logging.FileHandler(run.path / "log.txt", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    outcome: dict[str, Any] = {"state": "done", "exit_code": 0, "reason": None}
+    try:
+        yield
+    except Interrupted as stopped:
+        outcome = {"state": "interrupted", "exit_code": stopped.exit_code, "reason": str(stopped)}
+        raise
+    except BaseException as error:
+        code = error.exit_code if isinstance(error, VitexpError) else 1
+        outcome = {"state": "failed", "exit_code": code, "reason": str(error) or type(error).__name__}
+        logging.getLogger("vitexp").exception("the run failed")
+        raise
+    finally:
+        run.update(**outcome, duration_s=round(before + time.perf_counter() - start, 3))
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        handler.close()
+        run.release()

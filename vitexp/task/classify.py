@@ -1,0 +1,206 @@
+"""Image classification: cross-entropy or binary cross-entropy, top-1, top-5, calibration error, per-class accuracy.
+
+Labels are class ids (B,), soft targets (B, K) from mixup and cutmix, or for testing a bool set of right answers (B, K)
+(ImageNet ReaL, Beyer et al., arXiv 2006.07159), where a row without an answer is not scored. Calibration error: Guo et
+al., arXiv 1706.04599, 15 bins. Per-step values are kept as tensors and read when a row is due.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+from vitexp.errors import ConfigError
+from vitexp.optim.group import parameter_groups
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Classify(LightningModule):
+    """Train and test a classifier: logits (B, K) from images (B, C, H, W)."""
+
+    # What chooses the best checkpoint, and whether more of it (+1) or less (-1) is better.
+    monitor = ("val/top1", 1)
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        schedule: Callable[..., Any],
+        num_classes: int,
+        loss: str,
+        label_smoothing: float,
+        layer_decay: float,
+    ) -> None:
+        super().__init__()
+        if loss not in ("softmax", "sigmoid"):
+            raise ConfigError(f"task.loss={loss} is not known; use softmax or sigmoid")
+        self.model = model
+        self.optimizer, self.schedule = optimizer, schedule
+        self.num_classes, self.loss = num_classes, loss
+        self.label_smoothing, self.layer_decay = label_smoothing, layer_decay
+        # A moving average of the weights, while it is what gets evaluated; a list so that it is no submodule.
+        self._evaluated: list[nn.Module] = []
+        self.last_loss: Tensor | None = None
+        self.grad_norm: Tensor | None = None
+        self.logits: Tensor | None = None
+        self._sums: Tensor | None = None
+        self.val_metrics, self.test_metrics = self._metrics("val/"), self._metrics("test/")
+
+    @property
+    def evaluated(self) -> nn.Module | None:
+        """The model that validation and testing run instead of the trained one; None for the trained one."""
+        return self._evaluated[0] if self._evaluated else None
+
+    @evaluated.setter
+    def evaluated(self, model: nn.Module | None) -> None:
+        self._evaluated[:] = [] if model is None else [model]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, C, H, W)."""
+        logits: Tensor = (self.evaluated or self.model)(images)
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Loss of one micro-batch, and the sums that the epoch's means are made of."""
+        images, labels = batch
+        logits = self.model(images)
+        loss = self.criterion(logits, labels)
+        with torch.no_grad():
+            truth = labels if labels.ndim == 1 else labels.argmax(1)
+            right = (logits.argmax(1) == truth).sum()
+            count = torch.full_like(loss, len(images), dtype=torch.float64)
+            sums = torch.stack([loss.double() * len(images), right.double(), count])
+            self._sums = sums if self._sums is None else self._sums + sums
+            self.last_loss = loss.detach()
+        return {"loss": loss}
+
+    def criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss over images; `labels` are ids (B,) or soft targets (B, K)."""
+        if self.loss == "softmax":
+            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        targets = labels if labels.ndim == 2 else F.one_hot(labels, self.num_classes).to(logits.dtype)
+        targets = targets * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1).mean()
+
+    def on_train_epoch_start(self) -> None:
+        """A new mean; not called when a run resumes inside an epoch, whose sums the checkpoint holds."""
+        self._sums = None
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means."""
+        if self._sums is None:
+            return
+        sums = self.all_gather(self._sums).reshape(-1, 3).sum(0)
+        self._log_epoch({"train/loss": float(sums[0] / sums[2]), "train/top1": float(sums[1] / sums[2])})
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the val metrics."""
+        self._update(self.val_metrics, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log and clear the val metrics."""
+        self._finish(self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the test metrics."""
+        self._update(self.test_metrics, batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log and clear the test metrics."""
+        self._finish(self.test_metrics)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Probabilities (B, K)."""
+        images = batch[0] if isinstance(batch, list | tuple) else batch
+        return self._probabilities(self(images))
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over decay and no-decay groups, the schedule one value a step."""
+        options = getattr(self.optimizer, "keywords", {})
+        groups = parameter_groups(
+            self.model, lr=options["lr"], weight_decay=options["weight_decay"], layer_decay=self.layer_decay
+        )
+        optimizer = self.optimizer(groups)
+        total = int(self.trainer.estimated_stepping_batches)
+        scheduler = self.schedule(optimizer, total, max(1, total // int(self.trainer.max_epochs or 1)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the global norm, and keep the norm before clipping."""
+        if gradient_clip_val:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            self.grad_norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The open sums of the epoch."""
+        checkpoint["epoch_sums"] = None if self._sums is None else self._sums.cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the open sums."""
+        sums = checkpoint["epoch_sums"]
+        self._sums = None if sums is None else sums.to(self.device)
+
+    def _metrics(self, prefix: str) -> MetricCollection:
+        classes, fast = self.num_classes, {"validate_args": False}
+        metrics: dict[str, Metric | MetricCollection] = {
+            "loss": MeanMetric(),
+            "top1": MulticlassAccuracy(classes, average="micro", **fast),
+            "top5": MulticlassAccuracy(classes, average="micro", top_k=min(5, classes), **fast),
+            "ece": MulticlassCalibrationError(classes, n_bins=15, **fast),
+            "per_class": MulticlassAccuracy(classes, average=None, **fast),
+        }
+        return MetricCollection(metrics, prefix=prefix, compute_groups=False)
+
+    def _update(self, metrics: MetricCollection, batch: Batch) -> None:
+        images, labels = batch
+        logits = self(images).float()
+        self.logits = logits
+        if labels.dtype == torch.bool:
+            logits, labels = _answered(logits, labels)
+        if not len(labels):
+            return
+        probabilities = self._probabilities(logits)
+        metrics["loss"].update(F.cross_entropy(logits, labels), len(labels))
+        for name in ("top1", "top5", "ece", "per_class"):
+            metrics[name].update(probabilities, labels)
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        if self.loss == "softmax":
+            return logits.softmax(1)
+        # Independent probabilities, made to sum to one: the order stays, and the calibration error is defined.
+        return F.normalize(logits.sigmoid(), p=1.0, dim=1)
+
+    def _finish(self, metrics: MetricCollection) -> None:
+        values = metrics.compute()
+        self.per_class = values.pop(f"{metrics.prefix}per_class").cpu()
+        metrics.reset()
+        self.evaluated = None if metrics.prefix == "test/" else self.evaluated
+        self._log_epoch({name: float(value) for name, value in values.items()})
+
+    def _log_epoch(self, values: dict[str, float]) -> None:
+        """To the loggers at the current step, and to `trainer.callback_metrics` for callbacks."""
+        self.log_dict(values, logger=False)
+        if not self.trainer.sanity_checking:
+            for logger in self.trainer.loggers:
+                logger.log_metrics({"epoch": self.current_epoch, **values}, step=self.trainer.global_step)
+
+
+def _answered(logits: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows with an answer, and one label each: the predicted class if it is among the answers, else the first."""
+    kept = answers.any(1)
+    logits, answers = logits[kept], answers[kept]
+    best = logits.argmax(1)
+    hit = answers.gather(1, best[:, None]).squeeze(1)
+    return logits, torch.where(hit, best, answers.int().argmax(1))

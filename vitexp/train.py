@@ -1,0 +1,25 @@
+"""`vitexp [train]`: build everything, then make the run folder, then train."""
+
+from typing import Any
+
+from vitexp import build
+from vitexp.command import Command
+from vitexp.fit import fit
+from vitexp.report.screen import print_notes
+from vitexp.run import create, working
+
+
+def train(command: Command) -> dict[str, Any]:
+    """Train a model and test it once at the end.
+
+    What cannot work (data absent, parts that do not go together, weights that do not fit) is found before the folder
+    is made.
+    """
+    cfg, notes = command.cfg, list[str]()
+    data = build.build_data(cfg)
+    model = build.build_model(cfg, notes=notes)
+    task = build.build_task(cfg, model)
+    print_notes(notes, quiet=cfg.quiet)
+    run = create(cfg, argv=command.argv, overrides=command.overrides, folder=command.folder)
+    with working(run):
+        return fit(cfg, run, data, task)
