@@ -94,7 +94,7 @@ def test_the_rule_shows_in_the_printed_configuration() -> None:
 
 
 def test_model_brings_attention_and_the_command_line_has_the_last_word() -> None:
-    assert compose([]).model.attention._target_ == "vitexp.attention.softmax.SoftmaxAttention"
+    assert compose([]).model.attention._target_ == "vitexp.attention.softmax.Softmax"
 
 
 def test_a_users_own_folder_of_options(tmp_path: Path) -> None:

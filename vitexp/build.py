@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from vitexp.checkpoint.load import load_weights
@@ -48,7 +48,7 @@ def make(node: Any) -> Any:
 
 def build_data(cfg: DictConfig) -> Any:
     """The LightningDataModule, its files checked; a number of classes that only the files know enters `cfg`."""
-    data = make(cfg.data)
+    data = make(cfg.data.module)
     data.prepare_data()
     if cfg.data.num_classes is None:
         data.setup("validate")
@@ -56,12 +56,13 @@ def build_data(cfg: DictConfig) -> Any:
     return data
 
 
-def build_model(cfg: DictConfig, *, notes: list[str] | None = None) -> nn.Module:
+def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bool = True) -> nn.Module:
     """The model of a configuration: seeded weights, then `checkpoint`, then the regime.
 
     Args:
         cfg: from `vitexp.compose`.
         notes: gets one line for each tensor that was adapted on loading.
+        new_head: whether a head for other classes may become a new one; evaluation must not.
 
     Raises:
         ConfigError: parts that do not go together.
@@ -70,7 +71,7 @@ def build_model(cfg: DictConfig, *, notes: list[str] | None = None) -> nn.Module
     torch.manual_seed(mix(cfg.seed, _INIT))
     model: nn.Module = make(cfg.model)
     if cfg.checkpoint is not None:
-        lines = load_weights(model, cfg.checkpoint, position_method=cfg.position_method)
+        lines = load_weights(model, cfg.checkpoint, position_method=cfg.position_method, new_head=new_head)
         if notes is not None:
             notes.extend(lines)
     regime = make(cfg.regime)
@@ -93,11 +94,12 @@ def build_trainer(
     quiet_lightning()
     from pytorch_lightning import Trainer
 
+    devices: Any = cfg.trainer.devices
+    if isinstance(devices, ListConfig):
+        devices = OmegaConf.to_container(devices)
     return Trainer(
         accelerator=cfg.trainer.accelerator,
-        devices=OmegaConf.to_container(cfg.trainer.devices)
-        if OmegaConf.is_list(cfg.trainer.devices)
-        else cfg.trainer.devices,
+        devices=devices,
         strategy=cfg.trainer.strategy,
         precision=lightning_precision(cfg.precision, cfg.trainer.accelerator),
         max_epochs=cfg.epochs,
@@ -112,7 +114,7 @@ def build_trainer(
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing=bool(callbacks),
+        enable_checkpointing=bool(plugins),
         use_distributed_sampler=False,
         benchmark=True,
     )
@@ -130,7 +132,7 @@ def lightning_precision(precision: str, accelerator: str) -> Any:
 def switches(cfg: DictConfig, model: nn.Module) -> nn.Module:
     """Memory layout and compilation: execution, not architecture, so the output stays equal."""
     if channels_last(cfg, model):
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     if cfg.compile:
         model.compile()
     return model

@@ -19,6 +19,7 @@ from vitexp.errors import ConfigError, VitexpError
 from vitexp.help import help_text
 from vitexp.interrupt import Interrupted, install
 
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -28,14 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VitexpError as error:
         return _fail(error)
     except Interrupted as stopped:
-        _say(str(stopped), style="yellow")
+        _say(f"{stopped}; `vitexp resume` continues the run", style="yellow")
         return stopped.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # noqa: BLE001  (the last resort: what arrives here is a bug in vitexp)
         traceback.print_exc()
-        _say(f"this is a bug in vitexp ({type(error).__name__}): please report it with the lines above", style="bold red")
+        _say(f"a bug in vitexp ({type(error).__name__}): please report it with the lines above", style="bold red")
         return 1
 
 
@@ -45,7 +46,7 @@ def dispatch(arguments: Sequence[str]) -> int:
     options, words = parser.parse_known_intermixed_args(list(arguments))
     unknown = [word for word in words if word.startswith("-")]
     if unknown:
-        raise ConfigError(f"unknown option {unknown[0]}; options are -m, --cfg, --info, --config-dir, --help, --version")
+        raise ConfigError(f"unknown option {unknown[0]}; use -m, --cfg, --info, --config-dir, --help or --version")
     verb, words = _split_verb([*options.words, *words])
     if options.help:
         Console().print(help_text(verb if arguments and arguments[0] in VERBS else None))

@@ -17,7 +17,7 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
-from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import II, MISSING, DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -79,7 +79,7 @@ class RunConfig:
     run: str | None = None
     # Weights to start from: .safetensors, .pth, .ckpt, .npz or hf:<repository>.
     checkpoint: str | None = None
-    # How a position table is resized on loading: official, timm_npz, timm or hf; null = as the checkpoint's origin does.
+    # How a position table is resized: official, timm_npz, timm or hf; null = as the checkpoint's origin does.
     position_method: str | None = None
     # Passes over the training images; each data set brings its own default.
     epochs: int = II("data.epochs")
@@ -93,8 +93,8 @@ class RunConfig:
     quiet: bool = False
     # predict: an image file, a folder or a glob.
     image: str | None = None
-    # benchmark: which parts (step, runner, start, data), timm's name of the model, and how many alternations.
-    benchmark: Any = field(default_factory=lambda: {"parts": ["step"], "peer": None, "repeats": 7})
+    # benchmark: timm's name of the same model, and how many alternations.
+    benchmark: Any = field(default_factory=lambda: {"peer": "vit_tiny_patch16_224", "repeats": 7})
     # The option chosen in each group; filled in by vitexp.
     chosen: Any = field(default_factory=dict)
 
@@ -152,13 +152,14 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] 
     for override in parsed:
         _check_syntax(override, extra)
     search = [f"hydra.searchpath=[{','.join(_quote('file://' + str(folder)) for folder in extra)}]"] if extra else []
-    chosen = [o.input_line for o in parsed if _is_choice(o)]
+    chosen = [o.input_line or "" for o in parsed if _is_choice(o)]
     valued = [o for o in parsed if not _is_choice(o)]
     cfg = _compose(search + chosen)
     if valued:
-        shipped, cfg = cfg, _compose_values(search + chosen, valued, cfg)
+        _check_keys(valued, cfg)
         for override in valued:
-            _check_type(override, shipped, cfg)
+            _check_type(override, cfg)
+        cfg = _compose(search + [o.input_line or "" for o in parsed])
     check_values(cfg)
     return cfg
 
@@ -169,7 +170,7 @@ def parse(text: str) -> Override:
     parser = OverridesParser.create()
     try:
         return parser.parse_override(text)
-    except OverrideParseException:
+    except HydraException:
         key, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(
@@ -178,7 +179,7 @@ def parse(text: str) -> Override:
             ) from None
     try:
         return parser.parse_override(f"{key}={_quote(value)}")
-    except OverrideParseException:
+    except HydraException:
         raise ConfigError(f"cannot read '{text}': write key=value, as in lr=1e-3 or model=vit_ti16") from None
 
 
@@ -205,7 +206,7 @@ def check_values(cfg: DictConfig) -> None:
 def flatten(cfg: Any, prefix: str = "") -> Iterable[str]:
     """Dotted names of all keys, branches included."""
     if isinstance(cfg, DictConfig):
-        for key in cfg:
+        for key in map(str, cfg):
             name = f"{prefix}{key}"
             yield name
             node = cfg._get_node(key)
@@ -221,9 +222,9 @@ def to_yaml(cfg: DictConfig) -> str:
 
 
 def _write_yaml(cfg: DictConfig, node: DictConfig, lines: list[str], depth: int) -> None:
-    raw = OmegaConf.to_container(node, resolve=False)
-    for key in node:
-        value, child, margin = raw[key], node._get_node(key), "  " * depth  # type: ignore[index,call-overload]
+    raw: Any = OmegaConf.to_container(node, resolve=False)
+    for key in map(str, node):
+        value, child, margin = raw[key], node._get_node(key), "  " * depth
         if isinstance(value, dict) and value:
             lines.append(f"{margin}{key}:")
             _write_yaml(cfg, child, lines, depth + 1)  # type: ignore[arg-type]
@@ -251,14 +252,13 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
     return cfg
 
 
-def _compose_values(chosen: list[str], valued: list[Override], shipped: DictConfig) -> DictConfig:
+def _check_keys(valued: list[Override], shipped: DictConfig) -> None:
     known = set(flatten(shipped))
     for override in valued:
         key = override.key_or_group
         if not key.startswith("hydra") and key not in known:
             names = [*known, *ALIASES, *GROUPS]
             raise ConfigError(f"unknown key '{key}'{_nearest(key, names)}; `vitexp --cfg job` shows all keys")
-    return _compose(chosen + [o.input_line or "" for o in valued])
 
 
 def _check_syntax(override: Override, extra: Sequence[Path]) -> None:
@@ -278,19 +278,17 @@ def check_option(group: str, option: str, extra: Sequence[Path] = ()) -> None:
         raise ConfigError(f"{group}={option} is not known{_nearest(option, allowed)}; use {_one_of(allowed)}")
 
 
-def _check_type(override: Override, shipped: DictConfig, cfg: DictConfig) -> None:
+def _check_type(override: Override, shipped: DictConfig) -> None:
     """A value keeps the type that the shipped file gives it: an int for a float is fine, null and ${...} are free."""
-    key = override.key_or_group
-    if key.startswith("hydra"):
+    key, after = override.key_or_group, override.value()
+    if key.startswith("hydra") or after is None or "${" in _text(after):
         return
-    if isinstance(override.value(), str) and "${" in _text(override.value()):
+    before = OmegaConf.select(shipped, key)
+    number_as_text = isinstance(before, str) and "." not in key and isinstance(after, int | float)
+    if before is None or number_as_text or _same_kind(before, after):
         return
-    before, after = OmegaConf.select(shipped, key), OmegaConf.select(cfg, key)
-    if before is None or after is None or _same_kind(before, after):
-        return
-    raise ConfigError(
-        f"{key}={_text(override.value())} is {_kind(after)}; {key} takes {_kind(before)}, as in {key}={_example(before)}"
-    )
+    given = f"{key}={_text(after)} is {_kind(after)}"
+    raise ConfigError(f"{given}; {key} takes {_kind(before)}, as in {key}={_example(before)}")
 
 
 def _same_kind(before: Any, after: Any) -> bool:
@@ -298,13 +296,17 @@ def _same_kind(before: Any, after: Any) -> bool:
         return isinstance(before, bool) and isinstance(after, bool)
     if isinstance(before, float):
         return isinstance(after, int | float)
-    return isinstance(after, type(before))
+    if isinstance(before, ListConfig | DictConfig):
+        return isinstance(after, list if isinstance(before, ListConfig) else dict)
+    return isinstance(after, (str, QuotedString) if isinstance(before, str) else type(before))
 
 
 def _kind(value: Any) -> str:
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    if isinstance(value, ListConfig):
+    if isinstance(value, ListConfig | list):
         return "a list"
+    if isinstance(value, QuotedString):
+        return "text"
     return names.get(type(value), "a group of keys")
 
 
@@ -357,7 +359,7 @@ def _quote(value: str) -> str:
 
 
 def _one_of(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else "".join(names) or "none: there is none"
 
 
 def _nearest(word: str, names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""`vitexp evaluate run=last` or `vitexp evaluate model=... checkpoint=... data=...`: test weights, here or elsewhere."""
+"""`vitexp evaluate run=last`, or `model=... checkpoint=... data=...`: test weights, here or elsewhere."""
 
 from datetime import datetime
 from pathlib import Path
@@ -34,15 +34,16 @@ def evaluate(command: Command) -> dict[str, Any]:
     data = build.build_data(cfg)
     if run is not None:
         require_classes(run, cfg, data)
-    task = build.build_task(cfg, build.build_model(cfg, notes=notes))
+    task = build.build_task(cfg, build.build_model(cfg, notes=notes, new_head=False))
     print_notes(notes, quiet=cfg.quiet)
     where = _folder(run, cfg)
     where.mkdir(parents=True, exist_ok=True)
     pictures = Pictures()
-    trainer = build.build_trainer(cfg, callbacks=[pictures, Progress(quiet=cfg.quiet)], loggers=[], folder=where)
+    callbacks = [pictures, Progress(quiet=cfg.quiet)]
+    trainer = build.build_trainer(cfg, callbacks=callbacks, loggers=[], folder=where)
     build.switches(cfg, task.model)
-    values = trainer.test(task, datamodule=data, verbose=False)[0]
-    metrics = {name: float(value) for name, value in values.items()}
+    trainer.test(task, datamodule=data, verbose=False)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     pictures.draw(where, data)
     per_class = dict(zip(data.class_names, task.per_class.tolist(), strict=True))
     record = {"checkpoint": cfg.checkpoint, "data": cfg.chosen.data, "metrics": metrics, "per_class": per_class}
@@ -53,7 +54,7 @@ def evaluate(command: Command) -> dict[str, Any]:
 
 
 def open_for(command: Command, *, allowed: tuple[str, ...], verb: str) -> tuple[Run | None, DictConfig]:
-    """The run that a verb is about, with its configuration and `checkpoint` set to its weights; or the command's own."""
+    """The run that a verb is about, its configuration with `checkpoint` its weights; or None and the command's."""
     if command.cfg.run is None:
         return None, command.cfg
     run = find(command.cfg.run, Path(command.cfg.outputs))

@@ -1,6 +1,7 @@
 """One training session in a run folder, from the first step or from a checkpoint, to the tested and saved weights."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,18 @@ from torch import nn
 from vitexp import build
 from vitexp.callback.average import Average
 from vitexp.callback.finite import Finite
-from vitexp.callback.logger import build_loggers, log_picture
+from vitexp.callback.logger import build_loggers, close_loggers, log_picture, wandb_id
 from vitexp.callback.metrics_file import read_metrics
 from vitexp.callback.pictures import Pictures
 from vitexp.callback.progress import Progress
 from vitexp.callback.safe_point import SafePoint
 from vitexp.callback.step_keys import StepKeys
 from vitexp.callback.step_log import StepLog
-from vitexp.checkpoint.safe_io import BEST, LAST, SafeCheckpointIO, newest
+from vitexp.checkpoint.safe_io import BEST, SafeCheckpointIO, newest
 from vitexp.checkpoint.write import save_weights
 from vitexp.errors import ResourceError
-from vitexp.report.screen import print_card, print_header
+from vitexp.headline import print_header
+from vitexp.report.screen import print_card
 from vitexp.run import Run
 
 WEIGHTS = "weights.safetensors"
@@ -40,36 +42,47 @@ def fit(cfg: DictConfig, run: Run, data: Any, task: Any, *, position: dict[str, 
     """
     if position is not None:
         data.start = (position["epoch"], position["batch"])
-    loggers = build_loggers(
-        cfg.logger,
-        run_dir=run.path,
-        run_name=run.name,
-        config=OmegaConf.to_container(cfg, resolve=True),
-        group=run.path.parent.name if run.path.parent.parent.name == "sweeps" else None,
-        resume_step=position["step"] if position else None,
-        wandb_id=run.record.get("wandb_id"),
-    )
-    callbacks = _callbacks(cfg, run)
+    loggers = _loggers(cfg, run, position)
     trainer = build.build_trainer(
-        cfg, callbacks=callbacks, loggers=loggers, folder=run.path, plugins=[SafeCheckpointIO()]
+        cfg, callbacks=_callbacks(cfg, run), loggers=loggers, folder=run.path, plugins=[SafeCheckpointIO()]
     )
     build.switches(cfg, task.model)
     if not cfg.quiet and trainer.is_global_zero:
         print_header(cfg, run, task, data, trainer)
     checkpoint = newest(run.checkpoints) if position is not None else None
+    start, failed = time.perf_counter(), 1
     try:
         trainer.fit(task, datamodule=data, ckpt_path=str(checkpoint[0]) if checkpoint else None)
+        seconds = time.perf_counter() - start
         metrics = _test(cfg, run, data, task, trainer)
+        run.update(metrics=metrics, fit_seconds=round(run.record.get("fit_seconds", 0.0) + seconds, 3))
+        if trainer.is_global_zero:
+            _draw(run, data, trainer, loggers)
+        failed = 0
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(cfg, error) from error
-    for logger in loggers:
-        logger.finalize("success")
-    run.update(metrics=metrics, wandb_id=_wandb_id(loggers))
-    if trainer.is_global_zero:
-        _draw(run, data, trainer, loggers)
-        if not cfg.quiet:
-            print_card(run)
+    finally:
+        close_loggers(loggers, exit_code=failed)
+    if trainer.is_global_zero and not cfg.quiet:
+        print_card(run.name, run.path, metrics, run.record["fit_seconds"])
     return metrics
+
+
+def _loggers(cfg: DictConfig, run: Run, position: dict[str, int] | None) -> list[Any]:
+    """The run's own metrics.csv and what `logger=` asks for; the same runs there after a resume."""
+    folder = run.path.resolve()
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    loggers = build_loggers(
+        config["logger"],
+        run_dir=run.path,
+        run_name=run.name,
+        config=config,
+        group=folder.parent.name if folder.parent.parent.name == "sweeps" else None,
+        resume_step=position["step"] if position else None,
+        wandb_id=run.record.get("wandb_id"),
+    )
+    run.update(wandb_id=wandb_id(loggers))
+    return list(loggers)
 
 
 def _callbacks(cfg: DictConfig, run: Run) -> list[Callback]:
@@ -89,12 +102,16 @@ def _callbacks(cfg: DictConfig, run: Run) -> list[Callback]:
 
 def _test(cfg: DictConfig, run: Run, data: Any, task: Any, trainer: Any) -> dict[str, float]:
     """Test the selected weights and save them; the metrics of the last and of the best epoch beside them."""
-    last = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    rows = read_metrics(run.path / "metrics.csv")
+    last = {name: value for row in rows for name, value in row.items() if name.startswith(("train/", "val/"))}
+    for name in ("train/loss_step", "train/grad_norm"):
+        last.pop(name, None)
     safe_point = next(c for c in trainer.callbacks if isinstance(c, SafePoint))
     selected = _select(cfg, run, task, trainer)
     if trainer.is_global_zero:
-        save_weights(selected, run.path / WEIGHTS, _metadata(cfg, run, data))
-    tested = trainer.test(task, datamodule=data, verbose=False)[0]
+        save_weights(selected, run.path / WEIGHTS, _metadata(cfg, run, data, selected))
+    trainer.test(task, datamodule=data, verbose=False)
+    tested = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
     metrics = {**last, **{name: float(value) for name, value in tested.items()}}
     if safe_point.best is not None:
         metrics[f"best/{task.monitor[0]}"] = safe_point.best
@@ -114,17 +131,17 @@ def _select(cfg: DictConfig, run: Run, task: Any, trainer: Any) -> nn.Module:
     return average.module if average is not None else model
 
 
-def _metadata(cfg: DictConfig, run: Run, data: Any) -> dict[str, str]:
+def _metadata(cfg: DictConfig, run: Run, data: Any, model: nn.Module) -> dict[str, str]:
     """What the weights file says of itself, as safetensors' strings."""
-    model = OmegaConf.to_container(cfg.model, resolve=True)
     return {
         "run": run.name,
         "model": str(cfg.chosen.model),
         "data": str(cfg.chosen.data),
-        "config": json.dumps(model),
+        "config": json.dumps(OmegaConf.to_container(cfg.model, resolve=True)),
         "classes": json.dumps(list(data.class_names)),
         "mean": json.dumps(list(data.mean)),
         "std": json.dumps(list(data.std)),
+        **({"grid": "x".join(map(str, grid))} if (grid := getattr(model, "grid", None)) else {}),
     }
 
 
@@ -134,15 +151,10 @@ def _draw(run: Run, data: Any, trainer: Any, loggers: list[Any]) -> None:
 
     pictures = next(c for c in trainer.callbacks if isinstance(c, Pictures))
     written: list[Path] = []
-    if read_metrics(run.path / "metrics.csv"):
-        written += curves(run.path / "metrics.csv", run.path / "plots")
-    written += pictures.draw(run.path / "plots", data)
+    written += curves(run.path / "metrics.csv", run.path / "plots", title=run.name)
+    written += pictures.draw(run.path / "plots", data, title=run.name)
     for path in written:
         log_picture(loggers, path.stem, path, trainer.global_step)
-
-
-def _wandb_id(loggers: list[Any]) -> str | None:
-    return next((logger.version for logger in loggers if type(logger).__name__ == "WandbLogger"), None)
 
 
 def _out_of_memory(cfg: DictConfig, error: BaseException) -> ResourceError:
@@ -152,6 +164,3 @@ def _out_of_memory(cfg: DictConfig, error: BaseException) -> ResourceError:
         f"{cfg.trainer.accumulate}: {str(error).splitlines()[0] if str(error) else type(error).__name__};"
         f" keep the batch and split it: trainer.accumulate={2 * cfg.trainer.accumulate}, or lower bs= or size="
     )
-
-
-__all__ = ["LAST", "WEIGHTS", "fit"]

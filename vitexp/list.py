@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from vitexp.config import GROUPS, conf_dir, options
 from vitexp.errors import ConfigError
+from vitexp.report.console import make_console
 from vitexp.report.table import options_table, runs_table
 from vitexp.run import Run, all_runs
 
@@ -33,11 +32,11 @@ def print_list(words: Sequence[str]) -> int:
     if len(targets) != 1 or (targets[0] not in LISTS and targets[0] != "runs"):
         raise ConfigError(f"list takes one of {allowed}; got {' '.join(words) or 'nothing'}; type `vitexp list runs`")
     if targets[0] == "runs":
-        Console().print(runs_table([_row(run) for run in all_runs(outputs)]))
+        make_console().print(runs_table([_row(run) for run in all_runs(outputs)]))
         return 0
     group = LISTS[targets[0]]
     rows = [(option, describe(conf_dir() / group / f"{option}.yaml")) for option in options(group)]
-    Console().print(options_table(group, rows))
+    make_console().print(options_table(group, rows))
     return 0
 
 

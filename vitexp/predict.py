@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from vitexp import build
@@ -16,6 +15,7 @@ from vitexp.command import Command
 from vitexp.data.image import SUFFIXES
 from vitexp.errors import ConfigError, DataError
 from vitexp.evaluate import open_for
+from vitexp.report.screen import show
 from vitexp.report.table import predictions_table
 
 ALLOWED = ("image", "data.batch_size", "data.num_workers", "precision", "compile", "select", "trainer.", "checkpoint")
@@ -36,14 +36,14 @@ def predict(command: Command) -> dict[str, Any]:
     run, cfg = open_for(command, allowed=ALLOWED, verb="predict")
     paths = image_paths(cfg.image)
     classes = known_classes(cfg.checkpoint)
-    data = build.make(cfg.data)
+    data = build.make(cfg.data.module)
     if classes is None:
         data.prepare_data()
         data.setup("validate")
         classes = list(data.class_names)
     if cfg.data.num_classes is None:
         cfg.data.num_classes = len(classes)
-    task = build.build_task(cfg, build.build_model(cfg)).eval()
+    task = build.build_task(cfg, build.build_model(cfg, new_head=False)).eval()
     build.switches(cfg, task.model)
     rows = []
     for start in range(0, len(paths), cfg.data.batch_size):
@@ -51,8 +51,7 @@ def predict(command: Command) -> dict[str, Any]:
         rows += _label(task, torch.stack([data.read_image(path) for path in part]), part, classes)
     file = (run.path if run is not None else Path()) / "predictions.csv"
     _write(rows, file)
-    if not cfg.quiet:
-        Console().print(predictions_table(rows, file))
+    show(predictions_table(rows, file), quiet=cfg.quiet)
     return {"images": len(paths)}
 
 

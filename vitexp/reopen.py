@@ -40,7 +40,7 @@ def reopen(run: Run, overrides: Sequence[str], fresh: DictConfig, *, allowed: Se
             _replace_data(cfg, fresh)
         elif key in fresh.chosen:
             cfg.chosen[key] = fresh.chosen[key]
-            cfg[key] = OmegaConf.create(OmegaConf.to_container(fresh[key], resolve=True))
+            cfg[key] = OmegaConf.create(OmegaConf.to_container(fresh[key], resolve=False))
         else:
             OmegaConf.update(cfg, key, OmegaConf.select(fresh, key), force_add=True)
     return cfg
@@ -64,7 +64,7 @@ def require_same(run: Run, overrides: Sequence[str], fresh: DictConfig, *, allow
 
 def _replace_data(cfg: DictConfig, fresh: DictConfig) -> None:
     kept = {key: cfg.data[key] for key in _INPUT if key in cfg.data}
-    data = OmegaConf.create(OmegaConf.to_container(fresh.data, resolve=True))
+    data = DictConfig(OmegaConf.to_container(fresh.data, resolve=False))
     for key, value in kept.items():
         data[key] = value
     cfg.data = data

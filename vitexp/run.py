@@ -27,6 +27,8 @@ from vitexp.config import to_yaml
 from vitexp.errors import CheckpointError, ConfigError, ResourceError, VitexpError
 from vitexp.interrupt import Interrupted
 
+# The configuration with its interpolations, so that another verb can change one key and what depends on it follows.
+RULES = "rules.yaml"
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "vitexp")
 
 
@@ -93,10 +95,10 @@ class Run:
         return False
 
     def config(self) -> DictConfig:
-        """The resolved configuration that the run was started with."""
-        file = self.path / "config.yaml"
+        """The configuration that the run was started with, its interpolations alive."""
+        file = self.path / RULES
         if not file.is_file():
-            raise CheckpointError(f"{self.path} has no config.yaml, so it is no run of vitexp; `vitexp list runs`")
+            raise CheckpointError(f"{self.path} has no {RULES}, so it is no run of vitexp; `vitexp list runs`")
         cfg = OmegaConf.load(file)
         if not isinstance(cfg, DictConfig):
             raise CheckpointError(f"{file} is not a configuration")
@@ -120,8 +122,9 @@ def create(cfg: DictConfig, *, argv: Sequence[str], overrides: Sequence[str], fo
         path.mkdir(parents=True, exist_ok=folder is not None)
         (path / "checkpoints").mkdir(exist_ok=True)
         (path / "plots").mkdir(exist_ok=True)
-        resolved = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-        (path / "config.yaml").write_text(to_yaml(resolved))
+        resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+        (path / "config.yaml").write_text(to_yaml(DictConfig(resolved)))
+        (path / RULES).write_text(OmegaConf.to_yaml(cfg))
         (path / "overrides.txt").write_text("".join(f"{line}\n" for line in overrides))
         run = Run(path)
         run.acquire()

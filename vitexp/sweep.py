@@ -14,12 +14,13 @@ from rich.console import Console
 from vitexp.command import Command, call
 from vitexp.config import canonical, compose, conf_dir, is_sweep, parse, sweep_values
 from vitexp.errors import ConfigError, SweepError, VitexpError
+from vitexp.report.console import make_console
 from vitexp.report.table import sweep_table
 
 # Where Hydra puts the jobs, and its own logging off: ours is in each run folder.
 _HYDRA = (
-    "hydra.sweep.dir=${outputs}/sweeps/${now:%Y-%m-%d}_${now:%H%M%S}",
-    "hydra.sweep.subdir=${hydra.job.num}-${folder_name:${hydra.job.override_dirname}}",
+    "hydra.sweep.dir='${outputs}/sweeps/${now:%Y-%m-%d}_${now:%H%M%S}'",
+    "hydra.sweep.subdir='${hydra.job.num}-${folder_name:${hydra.job.override_dirname}}'",
     "hydra.output_subdir=null",
     "hydra/job_logging=none",
     "hydra/hydra_logging=none",
@@ -54,10 +55,12 @@ def sweep(verb: str, words: Sequence[str], argv: Sequence[str], config_dirs: Seq
             Console(stderr=True).print(f"job {state.job.num} failed: {error}", style="red", markup=False)
         return row["metrics"].get("test/top1")
 
-    extra = [f"--config-dir={path}" for path in config_dirs[:1]]
+    kept = [o.key_or_group for o in map(parse, words) if not is_sweep(o)]
+    extra = [*(f"--config-dir={path}" for path in config_dirs[:1])]
+    extra += [f"hydra.job.config.override_dirname.exclude_keys=[{','.join(kept)}]"]
     sys.argv = ["vitexp", "--multirun", *extra, *_HYDRA, *(parse(word).input_line or word for word in words)]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
-    Console().print(sweep_table(rows))
+    make_console().print(sweep_table(rows))
     write_table(rows, folder[0] / "sweep.csv")
     failed = [row for row in rows if row["state"] != "done"]
     if failed:

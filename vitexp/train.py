@@ -22,4 +22,5 @@ def train(command: Command) -> dict[str, Any]:
     print_notes(notes, quiet=cfg.quiet)
     run = create(cfg, argv=command.argv, overrides=command.overrides, folder=command.folder)
     with working(run):
+        run.update(classes=list(data.class_names))
         return fit(cfg, run, data, task)

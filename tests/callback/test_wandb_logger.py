@@ -42,9 +42,9 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     # Set by the logger itself; here so that they are taken back.
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    yield
-    import wandb
+    import wandb  # here, so that the time a start takes is not the time a busy machine needs to import it
 
+    yield
     wandb.teardown()
 
 

@@ -12,7 +12,10 @@ from vitexp.errors import CheckpointError, ResourceError
 
 
 def save(folder: Path, step: int, name: str = LAST) -> None:
-    content = {"state_dict": {"w": torch.full((100,), float(step))}, "vitexp": {"step": step, "epoch": 0, "batch": step}}
+    content = {
+        "state_dict": {"w": torch.full((100,), float(step))},
+        "vitexp": {"step": step, "epoch": 0, "batch": step},
+    }
     SafeCheckpointIO().save_checkpoint(content, folder / name)
 
 
@@ -69,7 +72,12 @@ def test_a_save_that_dies_at_any_stage_leaves_the_old_one(tmp_path: Path, stage:
     def die(*arguments: object, **keywords: object) -> None:
         raise Killed
 
-    target = {"save": (torch, "save"), "fsync": (os, "fsync"), "manifest": (safe_io, "write_json"), "replace": (os, "replace")}
+    target = {
+        "save": (torch, "save"),
+        "fsync": (os, "fsync"),
+        "manifest": (safe_io, "write_json"),
+        "replace": (os, "replace"),
+    }
     module, name = target[stage]
     with monkeypatch.context() as patch:
         patch.setattr(module, name, die)

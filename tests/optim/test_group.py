@@ -25,7 +25,9 @@ def test_only_linear_and_convolution_weights_decay() -> None:
 
 def test_each_parameter_is_in_one_group() -> None:
     model = Toy()
-    ids = [id(p) for group in parameter_groups(model, lr=1.0, weight_decay=0.1, layer_decay=0.5) for p in group["params"]]
+    ids = [
+        id(p) for group in parameter_groups(model, lr=1.0, weight_decay=0.1, layer_decay=0.5) for p in group["params"]
+    ]
     assert sorted(ids) == sorted(id(p) for p in model.parameters())
 
 
@@ -45,7 +47,10 @@ def test_frozen_parameters_stay_out() -> None:
     model = Toy()
     model.requires_grad_(False)
     model.head.requires_grad_(True)
-    assert {n for g in parameter_groups(model, lr=1.0, weight_decay=0.1) for n in g["names"]} == {"head.weight", "head.bias"}
+    assert {n for g in parameter_groups(model, lr=1.0, weight_decay=0.1) for n in g["names"]} == {
+        "head.weight",
+        "head.bias",
+    }
     model.head.requires_grad_(False)
     with pytest.raises(ValueError, match="no parameter is trainable"):
         parameter_groups(model, lr=1.0, weight_decay=0.1)

@@ -37,7 +37,9 @@ def test_linear_and_constant() -> None:
     assert set(rates(constant, warmup="10 steps")[10:]) == {2.0}
 
 
-@pytest.mark.parametrize(("text", "steps"), [("15%", 15), ("7 steps", 7), ("1 step", 1), ("2 epochs", 20), ("0.5 epochs", 5)])
+@pytest.mark.parametrize(
+    ("text", "steps"), [("15%", 15), ("7 steps", 7), ("1 step", 1), ("2 epochs", 20), ("0.5 epochs", 5)]
+)
 def test_warmup_units(text: str, steps: int) -> None:
     assert warm_steps(text, 100, 10) == steps
 

@@ -4,6 +4,7 @@ import io
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,7 +80,12 @@ ALL = [
     runs_table([run(), run(name=EVIL, state="failed", value=None, metric=None, duration_s=None)]),
     options_table("model", [("vit_nano", EVIL), (EVIL, "long " * 40)]),
     value_table(["a", "b"], [[1, EVIL], [None, 0.5]], title=EVIL),
-    predictions_table([(EVIL, [(EVIL, 0.9), ("b", 0.1)]), ("b.jpg", [("c", 1.0)])]),
+    predictions_table(
+        [
+            {"image": EVIL, "classes": [EVIL, "b"], "probabilities": [0.9, 0.1]},
+            {"image": "b.jpg", "classes": ["c"], "probabilities": [1.0]},
+        ]
+    ),
     metrics_table({"test/top1": 0.5, EVIL: 1.0}),
     sweep_table([job("1e-3", seed, 0.9) for seed in range(3)]),
     head(name=EVIL, settings=[EVIL]),
@@ -147,6 +153,15 @@ def test_mean_std() -> None:
     assert mean_std([0.5]) == "0.5000"
     assert mean_std([0.5, 0.5]) == "0.5000 ± 0.0000"
     assert mean_std([float("nan")]) == "nan"
+
+
+def test_many_predictions_are_in_the_file() -> None:
+    rows = [{"image": f"{k}.jpg", "classes": ["a", "b"], "probabilities": [0.75, 0.25]} for k in range(200)]
+    text = terminal(predictions_table(rows, Path("out/predictions.csv")))
+    assert text.count(".jpg") == 50
+    assert "150 more; all 200 in out/predictions.csv" in text
+    assert "75.0 %" in text
+    assert terminal(predictions_table(rows)).count(".jpg") == 200
 
 
 def test_header_says_what_trains() -> None:

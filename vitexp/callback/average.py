@@ -23,7 +23,8 @@ class Average(Callback):
         """Copy the model before the optimizer sees it."""
         if stage != "fit" or self.average is not None:
             return
-        self.average = AveragedModel(pl_module.model, multi_avg_fn=get_ema_multi_avg_fn(self.decay))
+        model: Any = pl_module.model
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.decay))
         self.average.requires_grad_(False).eval()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -39,12 +40,14 @@ class Average(Callback):
     ) -> None:
         """Average once a step, not once a micro-batch."""
         if trainer.global_step > self._updates and self.average is not None:
-            self.average.update_parameters(pl_module.model)
+            model: Any = pl_module.model
+            self.average.update_parameters(model)
             self._updates = trainer.global_step
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate the copy."""
-        pl_module.evaluated = self.average.module if self.average is not None else None
+        copy: Any = self.average.module if self.average is not None else None
+        pl_module.evaluated = copy
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate the copy."""

@@ -41,7 +41,8 @@ class Pictures(Callback):
         images, labels = batch
         if labels.ndim != 1:
             return
-        probabilities = pl_module.logits.softmax(1)
+        logits: Any = pl_module.logits
+        probabilities = logits.softmax(1)
         confidence, predicted = probabilities.max(1)
         classes = probabilities.shape[1]
         counts = torch.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes).cpu()
@@ -54,27 +55,30 @@ class Pictures(Callback):
         surest = rows["confidence"].argsort(descending=True, stable=True)[:NUM_SHOWN]
         self._mistakes = {name: row[surest] for name, row in rows.items()}
 
-    def draw(self, folder: Path, data: Any) -> list[Path]:
+    def draw(self, folder: Path, data: Any, *, title: str = "") -> list[Path]:
         """Write the pictures there are; returns their paths."""
         from vitexp.report.plot_confusion import confusion
-        from vitexp.report.plot_images import batch, mistakes
+        from vitexp.report.plot_images import batch, mistakes, to_uint8
 
         names, written = list(data.class_names), []
         if self.batch is not None:
             images, labels = self.batch
-            written.append(batch(_pixels(images, data), labels.numpy(), names, folder / "batch.png"))
-        if self.confusion is not None:
-            written.append(confusion(self.confusion.numpy(), names, folder / "confusion.png"))
-        if self._mistakes and len(self._mistakes["images"]):
-            rows = {name: row.numpy() for name, row in self._mistakes.items() if name != "images"}
-            images = _pixels(self._mistakes["images"], data)
             written.append(
-                mistakes(images, rows["true"], rows["predicted"], rows["confidence"], names, folder / "mistakes.png")
+                batch(
+                    to_uint8(images.numpy(), data.mean, data.std),
+                    labels.numpy(),
+                    names,
+                    folder / "batch.png",
+                    title=title,
+                )
+            )
+        if self.confusion is not None:
+            written.append(confusion(self.confusion.numpy(), names, folder / "confusion.png", title=title))
+        if self._mistakes and len(self._mistakes["images"]):
+            rows = {name: row.numpy() for name, row in self._mistakes.items()}
+            out = folder / "mistakes.png"
+            pixels = to_uint8(rows["images"], data.mean, data.std)
+            written.append(
+                mistakes(pixels, rows["true"], rows["predicted"], rows["confidence"], names, out, title=title)
             )
         return written
-
-
-def _pixels(images: Tensor, data: Any) -> Any:
-    """Normalised images back to uint8 (n, C, H, W)."""
-    mean, std = torch.tensor(data.mean).reshape(-1, 1, 1), torch.tensor(data.std).reshape(-1, 1, 1)
-    return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).numpy()

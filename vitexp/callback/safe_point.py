@@ -62,7 +62,8 @@ class SafePoint(Checkpoint):
         """Safe point (b): the best weights, then the state."""
         self.finite.check(pl_module)
         epoch = trainer.current_epoch
-        name, sign = pl_module.monitor
+        monitor: Any = pl_module.monitor
+        name, sign = monitor
         value = trainer.callback_metrics.get(name)
         if value is not None and (self.best is None or sign * (float(value) - self.best) >= 0):
             self.best, self.best_epoch = float(value), epoch
@@ -103,7 +104,7 @@ class SafePoint(Checkpoint):
     def _save_best(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        model = pl_module.evaluated if pl_module.evaluated is not None else pl_module.model
+        model: Any = pl_module.evaluated if pl_module.evaluated is not None else pl_module.model
         content = {
             "state_dict": model.state_dict(),
             "vitexp": {"step": trainer.global_step, "epoch": trainer.current_epoch + 1, "batch": 0},

@@ -22,13 +22,22 @@ class StepLog(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add the loss; at every N-th step write the row."""
-        self._sum = self._sum + outputs["loss"].detach()
+        # Not the step's output: Lightning divides that by the number of accumulated micro-batches.
+        self._sum = self._sum + pl_module.last_loss
         self._count += 1
+        if trainer.global_step % self.every == 0:
+            self._write(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The last row of an epoch, however short."""
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         step = trainer.global_step
-        if step % self.every or step == self._logged:
+        if step == self._logged or not self._count:
             return
         row = {"train/loss_step": float(self._sum) / self._count, "lr": trainer.optimizers[0].param_groups[-1]["lr"]}
-        norm = getattr(pl_module, "grad_norm", None)
+        norm: Any = getattr(pl_module, "grad_norm", None)
         if norm is not None:
             row["train/grad_norm"] = float(norm)
         self._sum, self._count, self._logged = 0.0, 0, step

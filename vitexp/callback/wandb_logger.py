@@ -90,6 +90,8 @@ class WandbLogger(Logger):
             with self._surviving():
                 self._run.finish(exit_code=exit_code)
             self._run = None
+            # Its process writes on for some ms after `finish`: only its end means that the record is on disk.
+            _forget_service()
 
     @contextmanager
     def _surviving(self) -> Iterator[None]:
@@ -240,7 +242,7 @@ def _init(settings: WandbSettings, arguments: Mapping[str, Any], reason: str | N
 
 
 def _forget_service() -> None:
-    """Drop wandb's background process, alive or dead, so that it cannot fail again at exit."""
+    """End wandb's background process, alive or dead: it has written all, and cannot fail again at exit."""
     import wandb
 
     try:

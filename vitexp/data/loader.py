@@ -60,6 +60,8 @@ class Feed:
 class MemoryLoader:
     """Batches of a set in memory, augmented many at a time on the training device; no workers."""
 
+    batch_sampler = None  # Lightning looks here, then at `sampler`, to ask whether validation is shuffled
+
     def __init__(self, source: MemorySource, order: EpochOrder, feed: Feed) -> None:
         self.sampler, self.feed, self.labels = order, feed, source.labels
         self.images = source.images.to(feed.device) if _fits(source.images, feed.device) else source.images
@@ -101,6 +103,8 @@ class FolderLoader:
 
     The same with any number of workers, none included. A file that cannot be read is a DataError that names it.
     """
+
+    batch_sampler = None  # Lightning looks here, then at `sampler`, to ask whether validation is shuffled
 
     def __init__(
         self,

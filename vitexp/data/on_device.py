@@ -75,15 +75,26 @@ def crop_flip(
 
     On the CPU by NumPy, whose copy of a strided window is measured at twice torch's speed or more.
     """
-    if table.device.type == "cpu":
-        windows = np.lib.stride_tricks.sliding_window_view(table.numpy(), size, axis=(2, 3))
-        cut = windows[positions.numpy(), :, rows.numpy(), columns.numpy()]
-        flipped = np.flatnonzero(mirrored.numpy())
-        cut[flipped] = cut[flipped][..., ::-1]
-        return torch.from_numpy(cut)
+    cut = _cut_by_numpy if table.device.type == "cpu" else _cut_by_torch
+    return cut(table, size, positions, rows, columns, mirrored)
+
+
+def _cut_by_numpy(
+    table: Tensor, size: tuple[int, int], positions: Tensor, rows: Tensor, columns: Tensor, mirrored: Tensor
+) -> Tensor:
+    windows = np.lib.stride_tricks.sliding_window_view(table.numpy(), size, axis=(2, 3))
+    images = windows[positions.numpy(), :, rows.numpy(), columns.numpy()]
+    flipped = np.flatnonzero(mirrored.numpy())
+    images[flipped] = images[flipped][..., ::-1]
+    return torch.from_numpy(images)
+
+
+def _cut_by_torch(
+    table: Tensor, size: tuple[int, int], positions: Tensor, rows: Tensor, columns: Tensor, mirrored: Tensor
+) -> Tensor:
     device = table.device
-    views = table.unfold(2, size[0], 1).unfold(3, size[1], 1)
-    images = views[positions.to(device), :, rows.to(device), columns.to(device)]
+    windows = table.unfold(2, size[0], 1).unfold(3, size[1], 1)
+    images = windows[positions.to(device), :, rows.to(device), columns.to(device)]
     return torch.where(mirrored.to(device).view(-1, 1, 1, 1), images.flip(-1), images)
 
 

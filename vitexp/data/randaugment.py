@@ -66,10 +66,11 @@ def geometric_maps(chosen: Tensor, amounts: Tensor) -> Tensor:
     """Maps (B, 2, 3) for `warp` of the geometric operations `chosen` (B,), `amounts` (B,) in -1..1 of their range."""
     maps = torch.eye(2, 3).repeat(len(chosen), 1, 1)
     is_ = {name: chosen == OPERATIONS.index(name) for name in GEOMETRIC}
-    maps[:, 0, 1] += torch.where(is_["shear_x"], amounts * _SHEAR, 0.0)
-    maps[:, 1, 0] += torch.where(is_["shear_y"], amounts * _SHEAR, 0.0)
-    maps[:, 0, 2] = torch.where(is_["translate_x"], -2 * amounts * _TRANSLATE, 0.0)  # in half widths
-    maps[:, 1, 2] = torch.where(is_["translate_y"], -2 * amounts * _TRANSLATE, 0.0)
+    for axis, (shear, translate) in enumerate((("shear_x", "translate_x"), ("shear_y", "translate_y"))):
+        slope = torch.where(is_[shear], amounts * _SHEAR, 0.0)
+        maps[:, axis, 1 - axis] = slope
+        # A shear keeps the first row or column in place; a width is two half widths.
+        maps[:, axis, 2] = slope - 2 * torch.where(is_[translate], amounts * _TRANSLATE, 0.0)
     angle = torch.where(is_["rotate"], amounts * _ROTATE, 0.0)
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
     maps[:, :, :2] = torch.where(is_["rotate"].view(-1, 1, 1), turn, maps[:, :, :2])

@@ -21,16 +21,15 @@ def class_folders(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; it must hold one folder of images for each class: data.root=FOLDER")
-    names = []
-    for entry in os.scandir(folder):
-        if entry.name.startswith((".", "__MACOSX")) or not entry.is_dir():
-            continue
+    with os.scandir(folder) as entries:
+        found = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX")) and entry.is_dir()]
+    for entry in found:
         if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(folder.resolve()):
             raise DataError(f"{entry.path} is a link that leads out of {folder}; replace it by a folder, or remove it")
-        names.append(entry.name)
+    names = sorted(entry.name for entry in found)
     if not names:
         raise DataError(f"{folder} holds no class folders; it must hold one folder of images for each class")
-    return sorted(names)
+    return names
 
 
 def scan(folder: Path, classes: list[str]) -> FileSource:

@@ -14,7 +14,9 @@ _DEPTH = re.compile(r"(?:^|\.)(?:blocks|stages)\.(\d+)\.")
 _TOP = re.compile(r"^(?:norm|head)\b")
 
 
-def parameter_groups(model: nn.Module, *, lr: float, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, *, lr: float, weight_decay: float, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
     """The trainable parameters as optimizer groups, each with `params`, `names`, `lr` and `weight_decay`.
 
     Args:

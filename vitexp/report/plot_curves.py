@@ -96,12 +96,15 @@ def _learning_rate(rows: Rows, out: Path, title: str) -> Path | None:
 
 
 def _finish(axes: "Axes", rows: Rows, title: str, label: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_title(elide(title, 95))
     axes.set_xlabel(_step_label(rows))
     axes.set_ylabel(label)
     axes.ticklabel_format(axis="x", style="plain", useOffset=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(0, 1.02 * max(1.0, *(row["step"] for row in rows)))
     axes.legend(loc="best")
-    axes.margins(x=0.02)
     axes.tick_params(color=GREY)
 
 

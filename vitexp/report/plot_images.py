@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vitexp.report.figure import DPI, figure
-from vitexp.report.text import elide, percent
+from vitexp.report.text import elide
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,8 +53,8 @@ def mistakes(
 
     def caption(tile: int) -> tuple[str, str]:
         index = order[tile]
-        said = f"{elide(names[predicted[index]], 13)} ({percent(float(confidence[index]))})"
-        return elide(names[true[index]], 19), said
+        said = f"{_short(names[predicted[index]], 13)} ({100 * confidence[index]:.0f} %)"
+        return _short(names[true[index]], 19), said
 
     headline = f"{len(order)} most confident mistakes: truth above, answer below" if len(wrong) else "No mistakes"
     return _grid(images[order], caption, out, headline=headline, title=title)
@@ -76,10 +76,10 @@ def batch(images: np.ndarray, labels: np.ndarray, names: Sequence[str], out: Pat
 
     def caption(tile: int) -> tuple[str, str]:
         if np.ndim(labels) == 1:
-            return elide(names[labels[tile]], 19), ""
+            return _short(names[labels[tile]], 19), ""
         shares = labels[tile]
         top = [k for k in np.argsort(-shares, kind="stable")[:2] if shares[k] > _VISIBLE]
-        lines = [f"{elide(names[k], 14)} ({100 * shares[k]:.0f} %)" for k in top or [int(np.argmax(shares))]]
+        lines = [f"{_short(names[k], 13)} ({100 * shares[k]:.0f} %)" for k in top or [int(np.argmax(shares))]]
         return lines[0], lines[1] if len(lines) > 1 else ""
 
     shown = images[: _COLUMNS * _ROWS]
@@ -92,6 +92,11 @@ def to_uint8(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) ->
     shape = (1, -1, 1, 1)
     pixels = 255.0 * (np.asarray(images, dtype=np.float32) * np.reshape(std, shape) + np.reshape(mean, shape))
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
+def _short(name: str, width: int) -> str:
+    """A class name in `width` characters; the first of ImageNet's synonyms if it needs that."""
+    return elide(name if len(name) <= width else name.split(",")[0], width)
 
 
 def _grid(

@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -22,6 +23,8 @@ from vitexp.report.text import clean, duration, magnitude, number, percent
 _STATES = {"done": "green", "running": "cyan", "failed": "red", "interrupted": "yellow"}
 _SEED = "seed"
 _UNBOUNDED = 10_000
+# Predictions on the screen; the file has the rest.
+_SHOWN = 50
 
 
 def runs_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -54,20 +57,25 @@ def value_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
     return table
 
 
-def predictions_table(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> RenderableType:
-    """Images with their best classes.
+def predictions_table(rows: Sequence[Mapping[str, Any]], file: Path | None = None) -> RenderableType:
+    """Images with their best classes; with `file`, which has all of them, only the first here.
 
     Args:
-        rows: image name, and (class name, probability) from the most probable down.
+        rows: `image` (name), `classes` and `probabilities` from the most probable down.
+        file: the CSV that the caption names.
     """
+    shown = rows if file is None else rows[:_SHOWN]
     table = _table("image", "prediction", fold=("image",))
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("then", ratio=1)
-    for image, guesses in rows:
-        (best, probability), *others = guesses
+    for row in shown:
+        (best, probability), *others = zip(row["classes"], row["probabilities"], strict=True)
         then = ", ".join(f"{clean(name)} {percent(share)}" for name, share in others)
-        table.add_row(_text(image), _text(best, style="bold"), _text(percent(probability)), _text(then, style="dim"))
-    return table
+        table.add_row(_text(row["image"]), _text(best, style="bold"), _text(percent(probability)), _text(then))
+    if file is None:
+        return table
+    more = f"and {len(rows) - len(shown):,} more; " if len(rows) > len(shown) else ""
+    return Group(table, _text(f"{more}all {len(rows):,} in {file}"))
 
 
 def metrics_table(metrics: Mapping[str, float], *, title: str = "") -> RenderableType:

@@ -97,7 +97,8 @@ class Classify(LightningModule):
         """Log the epoch's means."""
         if self._sums is None:
             return
-        sums = self.all_gather(self._sums).reshape(-1, 3).sum(0)
+        gathered: Any = self.all_gather(self._sums)
+        sums = gathered.reshape(-1, 3).sum(0)
         self._log_epoch({"train/loss": float(sums[0] / sums[2]), "train/top1": float(sums[1] / sums[2])})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -153,13 +154,13 @@ class Classify(LightningModule):
         self._sums = None if sums is None else sums.to(self.device)
 
     def _metrics(self, prefix: str) -> MetricCollection:
-        classes, fast = self.num_classes, {"validate_args": False}
+        classes, top = self.num_classes, min(5, self.num_classes)
         metrics: dict[str, Metric | MetricCollection] = {
             "loss": MeanMetric(),
-            "top1": MulticlassAccuracy(classes, average="micro", **fast),
-            "top5": MulticlassAccuracy(classes, average="micro", top_k=min(5, classes), **fast),
-            "ece": MulticlassCalibrationError(classes, n_bins=15, **fast),
-            "per_class": MulticlassAccuracy(classes, average=None, **fast),
+            "top1": MulticlassAccuracy(classes, average="micro", validate_args=False),
+            "top5": MulticlassAccuracy(classes, average="micro", top_k=top, validate_args=False),
+            "ece": MulticlassCalibrationError(classes, n_bins=15, validate_args=False),
+            "per_class": MulticlassAccuracy(classes, average=None, validate_args=False),
         }
         return MetricCollection(metrics, prefix=prefix, compute_groups=False)
 

@@ -1,0 +1,40 @@
+"""The README's tables are true."""
+
+import re
+from pathlib import Path
+
+from vitexp.command import VERBS
+from vitexp.config import ALIASES, GROUPS, compose, options
+from vitexp.help import EXIT_CODES
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def test_every_verb_has_its_row_and_no_other() -> None:
+    section = TEXT.split("## Verbs")[1].split("## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.M)) == set(VERBS)
+
+
+def test_exit_codes_are_those_of_the_help() -> None:
+    section = TEXT.split("## Exit codes")[1].split("## ")[0]
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", section, re.M)
+    assert [(int(code), meaning) for code, meaning in rows] == list(EXIT_CODES)
+
+
+def test_groups_short_names_and_data_are_listed() -> None:
+    assert " ".join(GROUPS) in TEXT
+    for short, key in ALIASES.items():
+        assert f"`{short}` = `{key}`" in TEXT
+    for option in options("data"):
+        assert f"`{option}`" in TEXT
+
+
+def test_the_commands_compose() -> None:
+    for line in re.findall(r"^    vitexp (?!-m|evaluate|predict|resume)(.*?)\s*#", TEXT, re.M):
+        compose(line.split())
+
+
+def test_paper_rows_name_files_that_exist() -> None:
+    for path in re.findall(r"`((?:vitexp|conf)/[\w/]+\.(?:py|yaml))`", TEXT):
+        assert (ROOT / path).exists()

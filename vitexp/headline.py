@@ -1,0 +1,56 @@
+"""The header of a run: what is about to happen, in numbers that can be checked before it costs hours."""
+
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from vitexp import build
+from vitexp.config import ALIASES
+from vitexp.optim.schedule import warm_steps
+from vitexp.report.screen import show
+from vitexp.report.table import header
+from vitexp.run import Run
+
+
+def print_header(cfg: DictConfig, run: Run, task: Any, data: Any, trainer: Any) -> None:
+    """Run, device, precision, parameters, GMACs, data sizes, effective batch, schedule, what was overridden."""
+    steps = data.train_size // cfg.data.batch_size
+    total = steps * cfg.epochs
+    shape = (data.channels, data.image_size, data.image_size)
+    warm = warm_steps(cfg.schedule.warmup, total, steps)
+    name = cfg.chosen.schedule
+    text = (run.path / "overrides.txt").read_text().split()
+    shorts = {key: short for short, key in ALIASES.items()}
+    settings = [f"{line} ({shorts[key]}=)" if (key := line.partition("=")[0]) in shorts else line for line in text]
+    show(
+        header(
+            name=run.name,
+            folder=str(run.path),
+            device=_device(trainer),
+            precision=str(trainer.precision),
+            parameters=build.count_parameters(task.model),
+            macs=build.count_macs(task.model, shape),
+            sizes={"train": data.train_size, "val": data.val_size, "test": data.test_size},
+            batch=_batch(cfg, trainer),
+            schedule=f"{name}, peak {cfg.optimizer.lr:g}, {warm:,} of {total:,} steps warm-up, {cfg.epochs} epochs",
+            settings=settings,
+        ),
+        quiet=False,
+    )
+
+
+def _device(trainer: Any) -> str:
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        return f"{trainer.world_size} × {torch.cuda.get_device_name(device)}"
+    count = f"{trainer.world_size} processes, " if trainer.world_size > 1 else ""
+    threads = torch.get_num_threads()
+    return f"{device.type} ({count}{threads} thread{'s' if threads > 1 else ''})"
+
+
+def _batch(cfg: DictConfig, trainer: Any) -> str:
+    size, accumulate, world = cfg.data.batch_size, cfg.trainer.accumulate, trainer.world_size
+    if accumulate * world == 1:
+        return str(size)
+    return f"{size} = {size // (accumulate * world)} × {world} devices × {accumulate} accumulated"
