@@ -242,6 +242,21 @@ def test_absent_data_says_where_to_put_it(tmp_path: Path, monkeypatch, capsys) -
     assert not list(tmp_path.iterdir())
 
 
+def test_parts_that_do_not_go_together_are_one_line_and_exit_2(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMALL, "model.num_heads=5"]) == 2
+    assert "num_heads=5" in capsys.readouterr().err
+    assert main([*SMALL, "model=vit_ti16", "size=33"]) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_strangers_target_is_refused(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMALL, "schedule._target_=os.system"]) == 2
+    assert "is refused" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_checkpoint_that_does_not_fit_is_exit_4(trained: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     weights = trained / "outputs" / "last" / "weights.safetensors"

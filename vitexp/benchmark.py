@@ -22,7 +22,7 @@ from vitexp.timing import Timing, alternate
 
 
 def benchmark(command: Command) -> dict[str, Any]:
-    """Time `model=` against `benchmark.peer` of timm at `size=` and `bs=`; returns the ratios (above 1: ours is faster).
+    """Time `model=` against `benchmark.peer` of timm at `size=` and `bs=`; returns ratios, above 1 if ours is faster.
 
     Raises:
         ConfigError: timm is not installed, or its model is another one.

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from vitexp.checkpoint.load import load_weights
-from vitexp.errors import ConfigError
+from vitexp.errors import ConfigError, VitexpError
 from vitexp.seeding import mix
 
 _INIT = 101  # stream of the random numbers that initialise weights
@@ -43,7 +44,12 @@ def make(node: Any) -> Any:
         if not (target.startswith("vitexp.") or target in TARGETS):
             allowed = "vitexp.* or " + ", ".join(sorted(TARGETS))
             raise ConfigError(f"_target_={target} is refused: a configuration may name only {allowed}")
-    return instantiate(node, _convert_="all")
+    try:
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:  # Hydra wraps what a constructor says; its own words are better
+        if isinstance(error.__cause__, VitexpError):
+            raise error.__cause__ from None
+        raise
 
 
 def build_data(cfg: DictConfig) -> Any:
