@@ -1,17 +1,23 @@
 """Data modules from the shipped configuration, and image folders to read."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from vitexp.build import make
 from vitexp.config import compose
 from vitexp.data.base import ImageData
-from vitexp.errors import VitexpError
+
+
+@cache
+def composed(groups: tuple[str, ...]) -> DictConfig:
+    """The shipped configuration; composing it takes longer than most tests here."""
+    return compose(groups)
 
 
 @pytest.fixture
@@ -19,12 +25,9 @@ def data_module() -> Callable[..., ImageData]:
     """The data module of a configuration: `data_module("data=digits", "seed=3")`."""
 
     def build(*overrides: str) -> ImageData:
-        try:
-            module: ImageData = make(compose(overrides).data.module)
-        except InstantiationException as error:  # Hydra wraps what a constructor raises
-            if isinstance(error.__cause__, VitexpError):
-                raise error.__cause__ from None
-            raise
+        groups = tuple(text for text in overrides if text.startswith(("data=", "augment=")))
+        cfg = OmegaConf.merge(composed(groups), OmegaConf.from_dotlist([o for o in overrides if o not in groups]))
+        module: ImageData = make(cfg.data.module)
         return module
 
     return build

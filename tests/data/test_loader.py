@@ -122,7 +122,9 @@ def test_another_image_size_resizes_within_range(data_module: Make) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_that_cannot_be_read_is_named(workers: int, data_module: Make, folder: Path) -> None:
     (folder / "cat" / "004.jpg").write_bytes(b"no image")
-    module = folder_module(data_module, folder, f"data.num_workers={workers}", "data.val_fraction=0.0", "bs=1")
+    module = folder_module(
+        data_module, folder, f"data.num_workers={workers}", "data.val_fraction=0.0", "data.batch_size=1"
+    )
     loader = module.test_dataloader() if "004.jpg" in str(sorted(paths(module, "test"))) else module.train_dataloader()
     with pytest.raises(DataError, match=r"file \d+: .*cat.004\.jpg: not a readable image") as caught:
         list(loader)

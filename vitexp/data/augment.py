@@ -80,7 +80,7 @@ class Augment:
 
     def at(self, epoch: int, epochs: int) -> "Augment":
         """The settings in force in an epoch of a run of `epochs`: the strong parts stop `off_epochs` before the end."""
-        if epoch < epochs - self.off_epochs:
+        if self.off_epochs == 0 or epoch < epochs - self.off_epochs:
             return self
         return replace(self, randaugment_ops=0, erasing_rate=0.0, mixup=0.0, cutmix=0.0)
 
