@@ -8,8 +8,10 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from vitexp.config import ALIASES, GROUPS, canonical, compose, conf_dir, options, patch_size, to_yaml
+from vitexp.config import canonical, compose, conf_dir, options, to_yaml
 from vitexp.errors import ConfigError
+from vitexp.rules import patch_size, stem_stride
+from vitexp.schema import ALIASES, GROUPS
 
 EVERY_OPTION = [(group, option) for group in GROUPS for option in options(group)]
 
@@ -83,6 +85,15 @@ def test_patch_size_follows_the_small_image_rule() -> None:
     assert patch_size(16, 64) == 8
     assert patch_size(16, 8) == 2
     assert patch_size(16, 28) == 2
+
+
+def test_stem_stride_leaves_a_map_worth_stages() -> None:
+    assert stem_stride(16, 224) == 16
+    assert stem_stride(16, 64) == 8
+    assert stem_stride(16, 32) == 4
+    assert stem_stride(4, 32) == 4
+    assert stem_stride(8, 32) == 4
+    assert stem_stride(16, 8) == 1
 
 
 def test_the_rule_shows_in_the_printed_configuration() -> None:

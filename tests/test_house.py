@@ -24,15 +24,17 @@ ARROWS = {
     "optim": set(),
     "task": {"optim"},
     "report": set(),
-    "config": set(),
+    "schema": set(),
+    "rules": set(),
+    "config": {"schema", "rules"},
     "run": {"config", "interrupt"},
     "checkpoint": {"run", "layer"},
     "callback": {"checkpoint", "interrupt", "report", "seeding"},
     "build": {"checkpoint", "seeding"},
     "reopen": {"config", "run"},
     "command": set(),
-    "help": {"command", "config"},
-    "list": {"config", "run", "report"},
+    "help": {"command", "config", "schema"},
+    "list": {"config", "run", "report", "schema"},
 }
 
 

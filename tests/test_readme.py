@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 from vitexp.command import VERBS
-from vitexp.config import ALIASES, GROUPS, compose, options
+from vitexp.config import compose, options
 from vitexp.help import EXIT_CODES
+from vitexp.schema import ALIASES, GROUPS
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()

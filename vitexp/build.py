@@ -135,9 +135,12 @@ def lightning_precision(precision: str, accelerator: str) -> Any:
     return _PRECISION["bf16" if torch.cuda.is_bf16_supported() else "16"]
 
 
-def switches(cfg: DictConfig, model: nn.Module) -> nn.Module:
-    """Memory layout and compilation: execution, not architecture, so the output stays equal."""
-    if channels_last(cfg, model):
+def switches(cfg: DictConfig, model: nn.Module, *, inference: bool = False) -> nn.Module:
+    """Memory layout, folded norms where only evaluated, compilation: not architecture, so the output stays equal."""
+    layout = channels_last(cfg, model)  # asked before folding takes the norms away
+    if inference and cfg.fuse and callable(fuse := getattr(model, "fuse", None)):
+        fuse()
+    if layout:
         model = model.to(memory_format=torch.channels_last)
     if cfg.compile:
         model.compile()

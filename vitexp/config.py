@@ -1,4 +1,4 @@
-"""The configuration of a run: its schema, where the files are, and what is caught before anything runs.
+"""The configuration of a run: where the files are, how they compose, and what is caught before anything runs.
 
 Nothing here imports torch: help, `--cfg`, spelling and type errors answer at once. Groups are folders of `conf/`,
 options are their files, and the shipped value of a key is its type.
@@ -6,7 +6,6 @@ options are their files, and the shipped value of a key is its type.
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,85 +17,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.errors import ConfigCompositionException, HydraException
-from omegaconf import II, MISSING, DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from vitexp.errors import ConfigError
-
-ALIASES = {
-    "lr": "optimizer.lr",
-    "wd": "optimizer.weight_decay",
-    "bs": "data.batch_size",
-    "size": "data.image_size",
-}
-
-# Groups in the order of `vitexp --help`; each is a folder of conf/.
-GROUPS = (
-    "model",
-    "data",
-    "attention",
-    "regime",
-    "task",
-    "augment",
-    "optimizer",
-    "schedule",
-    "trainer",
-    "logger",
-    "analysis",
-    "experiment",
-)
-
-CHOICES = {
-    "precision": ("auto", "32", "bf16", "16", "64"),
-    "select": ("last", "best"),
-}
-
-POSITIVE = ("epochs", "optimizer.lr", "data.batch_size", "data.image_size", "trainer.accumulate", "trainer.log_every")
-NOT_NEGATIVE = ("seed", "optimizer.weight_decay", "data.num_workers", "trainer.clip", "augment.off_epochs")
-
-
-@dataclass
-class RunConfig:
-    """Run-level keys: one word on the command line each. A group's keys live in its YAML."""
-
-    data: Any = MISSING
-    regime: Any = MISSING
-    task: Any = MISSING
-    augment: Any = MISSING
-    optimizer: Any = MISSING
-    schedule: Any = MISSING
-    trainer: Any = MISSING
-    logger: Any = MISSING
-    analysis: Any = MISSING
-    model: Any = MISSING
-    # Every random number of the run is a function of this one.
-    seed: int = 0
-    # Name of the run folder; made from model, data and regime if null.
-    name: str | None = None
-    # Where run folders are made, relative to the working directory.
-    outputs: str = "outputs"
-    # The run that evaluate, predict and resume are about: `last`, a name, a unique prefix of it, or a path.
-    run: str | None = None
-    # Weights to start from: .safetensors, .pth, .ckpt, .npz or hf:<repository>.
-    checkpoint: str | None = None
-    # How a position table is resized: official, timm_npz, timm or hf; null = as the checkpoint's origin does.
-    position_method: str | None = None
-    # Passes over the training images; each data set brings its own default.
-    epochs: int = II("data.epochs")
-    # Arithmetic: auto (bf16 where the GPU has it, else 16 there, 32 on the CPU), 32, bf16, 16 or 64.
-    precision: str = "auto"
-    # torch.compile the model.
-    compile: bool = False
-    # Which weights are tested and exported: of the last epoch, or of the best one on val.
-    select: str = "last"
-    # No header, no progress, no card; errors still print.
-    quiet: bool = False
-    # predict: an image file, a folder or a glob.
-    image: str | None = None
-    # benchmark: timm's name of the same model, and how many alternations.
-    benchmark: Any = field(default_factory=lambda: {"peer": "vit_tiny_patch16_224", "repeats": 7})
-    # The option chosen in each group; filled in by vitexp.
-    chosen: Any = field(default_factory=dict)
+from vitexp.rules import patch_size, stem_stride
+from vitexp.schema import ALIASES, CHOICES, GROUPS, NOT_NEGATIVE, POSITIVE, RunConfig
 
 
 def conf_dir() -> Path:
@@ -108,22 +34,11 @@ def conf_dir() -> Path:
     raise ConfigError(f"no conf/ beside {here}: the installation is incomplete; reinstall vitexp")
 
 
-def patch_size(published: int, image_size: int) -> int:
-    """The patch side in pixels for images of `image_size`: the small-image rule.
-
-    The published patch stays where it fits at least 7 × 7 times (224 / 32). Below that it becomes the largest power of
-    two that divides the image and leaves a grid of at least 8 × 8, and never less than 2: 4 at 32 pixels, 2 at 8.
-    """
-    if image_size >= 7 * published:
-        return published
-    candidates = [2**k for k in range(1, 12) if image_size % 2**k == 0 and 2**k * 8 <= image_size]
-    return max(candidates, default=2)
-
-
 def register() -> None:
     """Make the schema and the resolvers known to Hydra; calling it again changes nothing."""
     ConfigStore.instance().store(name="schema", node=RunConfig)
     OmegaConf.register_new_resolver("patch_size", patch_size, replace=True)
+    OmegaConf.register_new_resolver("stem_stride", stem_stride, replace=True)
     OmegaConf.register_new_resolver("share", lambda share, whole: int(share * whole), replace=True)
 
 

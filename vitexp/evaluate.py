@@ -17,7 +17,7 @@ from vitexp.reopen import reopen
 from vitexp.report.screen import print_metrics, print_notes
 from vitexp.run import Run, find, write_json
 
-ALLOWED = ("data", "data.", "logger", "trainer.", "precision", "compile", "select", "checkpoint")
+ALLOWED = ("data", "data.", "logger", "trainer.", "precision", "compile", "fuse", "select", "checkpoint")
 
 
 def evaluate(command: Command) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def evaluate(command: Command) -> dict[str, Any]:
     pictures = Pictures()
     callbacks = [pictures, Progress(quiet=cfg.quiet)]
     trainer = build.build_trainer(cfg, callbacks=callbacks, loggers=[], folder=where)
-    build.switches(cfg, task.model)
+    build.switches(cfg, task.model, inference=True)
     trainer.test(task, datamodule=data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     pictures.draw(where, data)

@@ -6,11 +6,11 @@ import torch
 from omegaconf import DictConfig
 
 from vitexp import build
-from vitexp.config import ALIASES
 from vitexp.optim.schedule import warm_steps
 from vitexp.report.screen import show
 from vitexp.report.table import header
 from vitexp.run import Run
+from vitexp.schema import ALIASES
 
 
 def print_header(cfg: DictConfig, run: Run, task: Any, data: Any, trainer: Any) -> None:

@@ -42,7 +42,8 @@ def help_text(verb: str | None = None) -> RenderableType:
         return Text.assemble(
             (f"vitexp {verb}", "bold"), f"  {VERBS[verb][1]}\n", f"Keys and values: vitexp {verb} --cfg job"
         )
-    from vitexp.config import ALIASES, GROUPS, options
+    from vitexp.config import options
+    from vitexp.schema import ALIASES, GROUPS
 
     groups = [(f"{group}=", ", ".join(options(group))) for group in GROUPS]
     aliases = [(f"{short}=", key) for short, key in ALIASES.items()]

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitexp.config import GROUPS, conf_dir, options
+from vitexp.config import conf_dir, options
 from vitexp.errors import ConfigError
 from vitexp.report.console import make_console
 from vitexp.report.table import options_table, runs_table
 from vitexp.run import Run, all_runs
+from vitexp.schema import GROUPS
 
 # What a user says -> the group it lists.
 LISTS = {

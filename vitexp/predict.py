@@ -18,7 +18,17 @@ from vitexp.evaluate import open_for
 from vitexp.report.screen import show
 from vitexp.report.table import predictions_table
 
-ALLOWED = ("image", "data.batch_size", "data.num_workers", "precision", "compile", "select", "trainer.", "checkpoint")
+ALLOWED = (
+    "image",
+    "data.batch_size",
+    "data.num_workers",
+    "precision",
+    "compile",
+    "fuse",
+    "select",
+    "trainer.",
+    "checkpoint",
+)
 TOP = 5
 
 
@@ -44,7 +54,7 @@ def predict(command: Command) -> dict[str, Any]:
     if cfg.data.num_classes is None:
         cfg.data.num_classes = len(classes)
     task = build.build_task(cfg, build.build_model(cfg, new_head=False)).eval()
-    build.switches(cfg, task.model)
+    build.switches(cfg, task.model, inference=True)
     rows = []
     for start in range(0, len(paths), cfg.data.batch_size):
         part = paths[start : start + cfg.data.batch_size]

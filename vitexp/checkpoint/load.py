@@ -37,6 +37,9 @@ class Loadable(Protocol):
     def reset_head(self, num_classes: int) -> None:
         """Put a zero head in place."""
 
+    def adapt(self, name: str, tensor: Tensor) -> tuple[Tensor, str] | None:
+        """A tensor saved at another size made to fit, and how; None if it cannot be."""
+
     def state_dict(self) -> Any:
         """Tensors by name."""
 
@@ -76,6 +79,7 @@ def load_weights(
     method = position_method or (origin.position_method if origin else "official")
     for name, num_prefix in target.position_tables.items():
         tensors[name] = _fit_position(tensors[name], name, target.grid, num_prefix, method, metadata, lines)
+    _adapt(target, tensors, expected, lines)
     _check_shapes(tensors, expected, source)
     lines += _conversions(tensors, expected)
     if replaced:
@@ -134,6 +138,14 @@ def _check_names(tensors: Tensors, expected: Iterable[str], source: str | Path) 
             f"{len(unexpected)} have no place in the model ({_some(unexpected)}); choose the model=, pool and depth "
             "that the file was trained with"
         )
+
+
+def _adapt(model: Loadable, tensors: Tensors, expected: Tensors, lines: list[str]) -> None:
+    """Let the model fit what differs in shape, in place; what it cannot fit is left for the check of shapes."""
+    for name in [name for name in tensors if tensors[name].shape != expected[name].shape]:
+        if (fitted := model.adapt(name, tensors[name])) is not None:
+            tensors[name], how = fitted
+            lines.append(f"{name}: {how}")
 
 
 def _check_shapes(tensors: Tensors, expected: Tensors, source: str | Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from vitexp.errors import ConfigError
+from vitexp.layer.conv_norm import ConvNorm
 from vitexp.layer.init import lecun_
 
 
@@ -28,11 +29,7 @@ class ConvStem(nn.Module):
         layers: list[nn.Module] = []
         for index, out_channels in enumerate(channels):
             stride = 2 if index >= len(channels) - num_halvings else 1
-            layers += [
-                nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
-                nn.BatchNorm2d(out_channels),
-                nn.ReLU(inplace=True),
-            ]
+            layers.append(ConvNorm(in_channels, out_channels, 3, stride=stride, activation=nn.ReLU))
             in_channels = out_channels
         self.layers = nn.Sequential(*layers)
         rest = patch_size >> num_halvings

@@ -1,13 +1,13 @@
 """What models over a sequence of tokens share: the pre-norm block and the four named steps of an encoder."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
 
 from torch import Tensor, nn
 
 from vitexp.layer.drop_path import DropPath
 from vitexp.layer.mlp import Mlp
+from vitexp.model.classifier import Classifier
 
 NORM_EPS = 1e-6  # Flax's default: PyTorch's 1e-5 and Hugging Face's 1e-12 give other logits for published weights
 
@@ -45,23 +45,14 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class TokenEncoder(nn.Module, ABC):
+class TokenEncoder(Classifier):
     """Images to logits in four named steps: `embed`, `blocks`, `norm`, `head`; (B, C, H, W) -> (B, K).
 
     Attributes:
-        family: names the module of `vitexp.checkpoint` that knows its tensors' foreign names.
-        head_names: tensors whose shape depends on the number of classes.
-        position_tables: name -> number of prefix rows of each learned table over the grid.
-        grid: (h, w) in patches; num_prefix: tokens before those of the grid; strides: pixels a cell of each map.
+        num_prefix: tokens before those of the grid.
     """
 
-    family: ClassVar[str]
-    head_names: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
-    position_tables: dict[str, int]
-    grid: tuple[int, int]
-    strides: tuple[int, ...]
     num_prefix: int
-    num_classes: int
     blocks: nn.ModuleList
     norm: nn.LayerNorm
     head: nn.Linear
@@ -88,14 +79,6 @@ class TokenEncoder(nn.Module, ABC):
         """The final tokens of the grid as one map (B, D, h, w), for detectors; `strides` has its scale."""
         x = self.encode(images)[:, self.num_prefix :]  # (B, h*w, D)
         return [x.transpose(1, 2).unflatten(2, self.grid)]
-
-    def reset_head(self, num_classes: int) -> None:
-        """Put a new head for `num_classes` in place, zero as for fine-tuning (ViT, section 3.2): logits start at 0."""
-        old = self.head.weight
-        self.head = nn.Linear(old.shape[1], num_classes, device=old.device, dtype=old.dtype)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-        self.num_classes = num_classes
 
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:

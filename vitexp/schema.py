@@ -1,0 +1,90 @@
+"""The keys of a run that belong to no group, the groups, short names, and the ranges that values must keep to."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import II, MISSING
+
+ALIASES = {
+    "lr": "optimizer.lr",
+    "wd": "optimizer.weight_decay",
+    "bs": "data.batch_size",
+    "size": "data.image_size",
+}
+
+# Groups in the order of `vitexp --help`; each is a folder of conf/.
+GROUPS = (
+    "model",
+    "data",
+    "attention",
+    "regime",
+    "task",
+    "augment",
+    "optimizer",
+    "schedule",
+    "trainer",
+    "logger",
+    "analysis",
+    "experiment",
+)
+
+CHOICES = {
+    "precision": ("auto", "32", "bf16", "16", "64"),
+    "select": ("last", "best"),
+}
+
+POSITIVE = ("epochs", "optimizer.lr", "data.batch_size", "data.image_size", "trainer.accumulate", "trainer.log_every")
+NOT_NEGATIVE = ("seed", "optimizer.weight_decay", "data.num_workers", "trainer.clip", "augment.off_epochs")
+
+
+# What conf/model/*.yaml says of a published model: parameters with 1,000 classes at image_size, multiply-accumulates
+# there in 10^9, the paper, ImageNet-1k top-1 in percent and whose figure that is, timm's name of the same model.
+REFERENCE = ("parameters", "image_size", "gmacs", "paper", "top1", "source", "timm")
+
+
+@dataclass
+class RunConfig:
+    """Run-level keys: one word on the command line each. A group's keys live in its YAML."""
+
+    data: Any = MISSING
+    regime: Any = MISSING
+    task: Any = MISSING
+    augment: Any = MISSING
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = MISSING
+    analysis: Any = MISSING
+    model: Any = MISSING
+    # Every random number of the run is a function of this one.
+    seed: int = 0
+    # Name of the run folder; made from model, data and regime if null.
+    name: str | None = None
+    # Where run folders are made, relative to the working directory.
+    outputs: str = "outputs"
+    # The run that evaluate, predict and resume are about: `last`, a name, a unique prefix of it, or a path.
+    run: str | None = None
+    # Weights to start from: .safetensors, .pth, .ckpt, .npz or hf:<repository>.
+    checkpoint: str | None = None
+    # How a position table is resized: official, timm_npz, timm or hf; null = as the checkpoint's origin does.
+    position_method: str | None = None
+    # Passes over the training images; each data set brings its own default.
+    epochs: int = II("data.epochs")
+    # Arithmetic: auto (bf16 where the GPU has it, else 16 there, 32 on the CPU), 32, bf16, 16 or 64.
+    precision: str = "auto"
+    # torch.compile the model.
+    compile: bool = False
+    # Which weights are tested and exported: of the last epoch, or of the best one on val.
+    select: str = "last"
+    # No header, no progress, no card; errors still print.
+    quiet: bool = False
+    # predict: an image file, a folder or a glob.
+    image: str | None = None
+    # evaluate, predict: fold batch norms into convolutions first; the same outputs, sooner.
+    fuse: bool = True
+    # Published figures of the shipped model, for `vitexp list models` and the tests; each conf/model file fills it in.
+    reference: Any = field(default_factory=lambda: dict.fromkeys(REFERENCE))
+    # benchmark: timm's name of the same model, and how many alternations.
+    benchmark: Any = field(default_factory=lambda: {"peer": "vit_tiny_patch16_224", "repeats": 7})
+    # The option chosen in each group; filled in by vitexp.
+    chosen: Any = field(default_factory=dict)
