@@ -12,6 +12,7 @@ from torch import nn
 
 from vitexp import build
 from vitexp.callback.average import Average
+from vitexp.callback.box_pictures import pictures_of
 from vitexp.callback.finite import Finite
 from vitexp.callback.logger import build_loggers, close_loggers, log_picture, wandb_id
 from vitexp.callback.metrics_file import read_metrics
@@ -94,7 +95,7 @@ def _callbacks(cfg: DictConfig, run: Run) -> list[Callback]:
         finite,
         *average,
         StepLog(every=settings.log_every),
-        Pictures(),
+        pictures_of(cfg.chosen.task),
         Progress(quiet=cfg.quiet),
         SafePoint(folder=run.checkpoints, every_s=settings.checkpoint_seconds, finite=finite),
     ]

@@ -1,7 +1,5 @@
 """Foreign names of a DETR's tensors: the authors' (facebookresearch/detr) and Hugging Face's, 5.x and before."""
 
-import re
-
 import torch
 
 from vitexp.checkpoint.origin import Origin, Tensors, rename

@@ -1,7 +1,8 @@
 """Boxes in the two forms of this package, and how much two of them overlap.
 
 `boxes_cxcywh` are centre, width and height as shares of the image, `boxes_xyxy` two corners. Overlap is the
-generalised IoU of Rezatofighi et al. 2019, equation 1: below 0 where boxes stand apart, so that it has a gradient there.
+generalised IoU of Rezatofighi et al. 2019, equation 1: below 0 where boxes stand apart, so that there is
+a gradient.
 """
 
 import torch

@@ -30,22 +30,24 @@ class Criterion:
     giou_weight: float
     no_object_weight: float
 
-    def __call__(self, logits: Tensor, boxes_cxcywh: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
-        """The loss summed over layers, and what the last layer's is made of: (class, L1, GIoU), unweighted.
+    def __call__(
+        self, logits: Tensor, boxes_cxcywh: Tensor, targets: Sequence[Target]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss summed over layers, the last layer's (class, L1, GIoU) unweighted, and what was matched.
 
         Args:
             logits: (L, B, Q, K + 1), the last class meaning no object.
             boxes_cxcywh: (L, B, Q, 4).
             targets: of each image `labels` (n,) and `boxes_cxcywh` (n, 4).
         """
-        parts = self.parts(logits, boxes_cxcywh, targets)  # (L, 3)
+        matched = self.matcher(logits, boxes_cxcywh, targets)
+        parts = self.parts(logits, boxes_cxcywh, targets, matched)
         weights = parts.new_tensor([self.class_weight, self.l1_weight, self.giou_weight])
-        return (parts * weights).sum(), parts[-1].detach()
+        return (parts * weights).sum(), parts[-1].detach(), matched
 
-    def parts(self, logits: Tensor, boxes_cxcywh: Tensor, targets: Sequence[Target]) -> Tensor:
+    def parts(self, logits: Tensor, boxes_cxcywh: Tensor, targets: Sequence[Target], matched: Tensor) -> Tensor:
         """(L, 3): class, L1 and GIoU loss of each layer, in fp32."""
         logits, boxes = logits.float(), boxes_cxcywh.float()
-        matched = self.matcher(logits, boxes, targets)
         layer, image, query, _ = matched
         wanted_labels, wanted_boxes = _matched_targets(matched, targets)
         num_boxes, total_weight = self._divisors(logits, targets)

@@ -23,7 +23,7 @@ _EPS = 1e-5
 
 
 class Detections(NamedTuple):
-    """What the decoder's layers say: `logits` (L, B, Q, K + 1), the last class no object; `boxes_cxcywh` (L, B, Q, 4)."""
+    """What L decoder layers say: `logits` (L, B, Q, K + 1), the last class no object; `boxes_cxcywh` (L, B, Q, 4)."""
 
     logits: Tensor
     boxes_cxcywh: Tensor
@@ -117,7 +117,7 @@ class Detr(nn.Module):
         """Where each query looks in the last decoder layer, heads averaged: (B, Q, h, w), sums 1 (paper, Fig. 6)."""
         encoded, position, mask, grid = self.encode(images, padding)
         x = torch.zeros_like(self.queries).expand(len(images), -1, -1)
-        *blocks, last = self.decoder
+        *blocks, last = list[Any](self.decoder)
         for block in blocks:
             x = block(x, self.queries, encoded, position, mask)
         weights: Tensor = last.cross_weights(x, self.queries, encoded, position, mask)
@@ -125,7 +125,7 @@ class Detr(nn.Module):
 
     def reset_head(self, num_classes: int) -> None:
         """Put new class logits for `num_classes` in place, zero; boxes and queries stay."""
-        old = self.head["classes"]
+        old: Any = self.head["classes"]
         new = nn.Linear(old.in_features, num_classes + 1, device=old.weight.device, dtype=old.weight.dtype)
         nn.init.zeros_(new.weight)
         nn.init.zeros_(new.bias)

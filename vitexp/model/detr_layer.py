@@ -107,7 +107,9 @@ class DecoderBlock(nn.Module):
         placed = x + queries
         return self.norm1(x + self.dropout(self.self_attention(placed, placed, x)))
 
-    def cross_weights(self, x: Tensor, queries: Tensor, encoded: Tensor, position: Tensor, mask: Tensor | None) -> Tensor:
+    def cross_weights(
+        self, x: Tensor, queries: Tensor, encoded: Tensor, position: Tensor, mask: Tensor | None
+    ) -> Tensor:
         """Where each query looks: (B, H, Q, N)."""
         return self.cross_attention.weights(self.read_each_other(x, queries) + queries, encoded + position, mask)
 

@@ -5,7 +5,7 @@ norm is affine with fixed numbers, so it is folded into its convolution on the f
 (to rounding), with a pass over each map less, in training too.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,8 @@ class ResNet(nn.Module):
 class FrozenBottleneck(resnet.Bottleneck):
     """torchvision's bottleneck with its frozen norms folded as it runs."""
 
+    downsample: Any
+
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(normed(x, self.conv1, self.bn1), inplace=True)
         out = F.relu(normed(out, self.conv2, self.bn2), inplace=True)
@@ -86,7 +88,7 @@ class FrozenBottleneck(resnet.Bottleneck):
             self.downsample = nn.Sequential(*folded(self.downsample[0], self.downsample[1]))
 
 
-def normed(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
+def normed(x: Tensor, conv: Any, norm: nn.Module) -> Tensor:
     """norm(conv(x)) of a frozen norm, its scale multiplied into the weights instead of the map."""
     if not isinstance(norm, FrozenBatchNorm2d):
         out: Tensor = norm(conv(x))
