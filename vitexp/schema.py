@@ -81,6 +81,11 @@ class RunConfig:
     quiet: bool = False
     # predict: an image file, a folder or a glob.
     image: str | None = None
+    # report: several runs to compare, names with commas or a sweep's folder.
+    runs: str | None = None
+    # report, dashboard: show it in the browser; the dashboard's port on this machine.
+    open: bool = False
+    port: int = 8765
     # export: safetensors (ours), timm, or onnx, and the file to write; null = into the run's folder.
     to: str = "safetensors"
     file: str | None = None
