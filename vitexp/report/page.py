@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +37,11 @@ def render(template: str, *, charts: Sequence[Mapping[str, Any]], context: Mappi
         context: the template's own variables.
         refresh: seconds after which the browser loads the page again; 0 is never.
     """
-    from vitexp import __version__
-
     shared = {
         "style": Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
         "script": Markup((FOLDER / "page.js").read_text(encoding="utf-8")),
         "charts": Markup(as_json(charts)),
-        "version": __version__,
+        "version": version("vitexp"),
         "refresh": refresh,
     }
     return _environment().get_template(template).render({**shared, **context})
