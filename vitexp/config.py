@@ -40,6 +40,7 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=RunConfig)
     OmegaConf.register_new_resolver("patch_size", patch_size, replace=True)
     OmegaConf.register_new_resolver("stem_stride", stem_stride, replace=True)
+    OmegaConf.register_new_resolver("repeat", lambda value, times: [value] * times, replace=True)
     OmegaConf.register_new_resolver("share", lambda share, whole: int(share * whole), replace=True)
 
 
