@@ -123,6 +123,7 @@ def header(
     batch: str,
     schedule: str,
     settings: Sequence[str] = (),
+    trains: str = "",
 ) -> RenderableType:
     """What is about to run.
 
@@ -137,6 +138,7 @@ def header(
         batch: effective batch and how it is made, such as `512 = 128 × 2 devices × 2 accumulated`.
         schedule: such as `cosine, peak 0.004, 69 of 460 steps warm-up`.
         settings: overrides with their canonical keys.
+        trains: what of a model with frozen parts trains; empty if all of it does.
     """
     trainable, total = parameters
     count = f"{total:,}" if trainable == total else f"{trainable:,} of {total:,} trainable"
@@ -146,6 +148,7 @@ def header(
         "folder": folder,
         "device": f"{device}, {precision}",
         "model": model,
+        **({"trains": trains} if trains else {}),
         "images": ", ".join(f"{key} {value:,}" for key, value in sizes.items()),
         "batch": batch,
         "schedule": schedule,
