@@ -54,7 +54,7 @@ class DenseAttention(nn.Module, ABC):
             x: tokens; queries, keys and values.
             context: (B or 1, M, D), more keys and values after those of x.
             mask: bool, True = may attend, broadcast to (B, H, N, N + M); a query that may attend nothing gives zeros.
-            bias: float, added to the scores, broadcast to (B, H, N, N + M).
+            bias: float, added to the scores, broadcast to (B, H, N, N + M); -inf hides as the mask does.
         """
         q, k, v = self.qkv(x, context)
         values = self.attend(q, k, v, mask, bias)

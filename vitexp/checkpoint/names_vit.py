@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vitexp.checkpoint.origin import Origin, Tensors, rename
+from vitexp.errors import CheckpointError
 
 _TIMM = (
     ("stem.projection.", "patch_embed.proj."),
@@ -52,11 +53,23 @@ _NPZ = (
 
 
 def to_timm(tensors: Tensors) -> Tensors:
-    """Our names as timm's."""
-    return rename(tensors, [(re.escape(ours), theirs) for ours, theirs in _TIMM])
+    """Our names as timm's.
+
+    Raises:
+        CheckpointError: a part that timm's ViT has not, such as another attention or another stem.
+    """
+    renamed = rename(tensors, [(re.escape(ours), theirs) for ours, theirs in _TIMM])
+    ours = [name for name in renamed if ".attention." in name or name.startswith("stem.")]
+    if ours:
+        raise CheckpointError(
+            f"timm has no such model: {ours[0]} and {len(ours) - 1} more tensors have no place in its ViT, which has "
+            "softmax attention behind linear patches; use to=safetensors, or train model=vit_s16 attention=softmax"
+        )
+    return renamed
 
 
-def _from_timm(tensors: Tensors) -> Tensors:
+def from_timm(tensors: Tensors) -> Tensors:
+    """Timm's names as ours."""
     return rename(tensors, [(re.escape(theirs), ours) for ours, theirs in _TIMM])
 
 
@@ -116,7 +129,7 @@ ORIGINS = (
         name="timm",
         marker=r"^patch_embed\.proj\.",
         position_method="timm",
-        translate=_from_timm,
+        translate=from_timm,
         dropped=r"^pre_logits\.",
     ),
     Origin(
