@@ -54,7 +54,7 @@ class DenseAttention(nn.Module, ABC):
             x: tokens; queries, keys and values.
             context: (B or 1, M, D), more keys and values after those of x.
             mask: bool, True = may attend, broadcast to (B, H, N, N + M); a query that may attend nothing gives zeros.
-            bias: float, added to the scores, broadcast to (B, H, N, N + M).
+            bias: float, added to the scores, broadcast to (B, H, N, N + M); -inf hides as the mask does.
         """
         q, k, v = self.qkv(x, context)
         values = self.attend(q, k, v, mask, bias)
@@ -67,7 +67,7 @@ class DenseAttention(nn.Module, ABC):
         if context is None:
             return q, k, v
         more_k, more_v = self.kv(context)
-        more_k, more_v = more_k.expand(len(x), -1, -1, -1), more_v.expand(len(x), -1, -1, -1)
+        more_k, more_v = more_k.expand(x.shape[0], -1, -1, -1), more_v.expand(x.shape[0], -1, -1, -1)
         return q, torch.cat([k, more_k], dim=2), torch.cat([v, more_v], dim=2)
 
     def kv(self, context: Tensor) -> tuple[Tensor, Tensor]:
