@@ -31,6 +31,7 @@ GROUPS = (
 CHOICES = {
     "precision": ("auto", "32", "bf16", "16", "64"),
     "select": ("last", "best"),
+    "to": ("safetensors", "timm", "onnx"),
 }
 
 POSITIVE = ("epochs", "optimizer.lr", "data.batch_size", "data.image_size", "trainer.accumulate", "trainer.log_every")
@@ -80,7 +81,15 @@ class RunConfig:
     quiet: bool = False
     # predict: an image file, a folder or a glob.
     image: str | None = None
-    # evaluate, predict: fold batch norms into convolutions first; the same outputs, sooner.
+    # report: several runs to compare, names with commas or a sweep's folder.
+    runs: str | None = None
+    # report, dashboard: show it in the browser; the dashboard's port on this machine.
+    open: bool = False
+    port: int = 8765
+    # export: safetensors (ours), timm, or onnx, and the file to write; null = into the run's folder.
+    to: str = "safetensors"
+    file: str | None = None
+    # evaluate, predict, export to=onnx: fold batch norms into convolutions first; the same outputs, sooner.
     fuse: bool = True
     # Published figures of the shipped model, for `vitexp list models` and the tests; each conf/model file fills it in.
     reference: Any = field(default_factory=lambda: dict.fromkeys(REFERENCE))

@@ -67,7 +67,7 @@ class DenseAttention(nn.Module, ABC):
         if context is None:
             return q, k, v
         more_k, more_v = self.kv(context)
-        more_k, more_v = more_k.expand(len(x), -1, -1, -1), more_v.expand(len(x), -1, -1, -1)
+        more_k, more_v = more_k.expand(x.shape[0], -1, -1, -1), more_v.expand(x.shape[0], -1, -1, -1)
         return q, torch.cat([k, more_k], dim=2), torch.cat([v, more_v], dim=2)
 
     def kv(self, context: Tensor) -> tuple[Tensor, Tensor]:

@@ -92,7 +92,7 @@ def from_timm(tensors: Tensors) -> Tensors:
 
 
 def _from_hf(tensors: Tensors) -> Tensors:
-    return _stack_qkv(rename(tensors, _HF), ("query", "key", "value") if _old_hf(tensors) else ("q", "k", "v"))
+    return stack_qkv(rename(tensors, _HF), ("query", "key", "value") if _old_hf(tensors) else ("q", "k", "v"))
 
 
 def _old_hf(tensors: Tensors) -> bool:
@@ -102,7 +102,7 @@ def _old_hf(tensors: Tensors) -> bool:
 def _from_npz(tensors: Tensors) -> Tensors:
     tensors = _unstack_layers(tensors)
     renamed = {name: _from_flax(name, tensor) for name, tensor in rename(tensors, _NPZ).items()}
-    return _stack_qkv(renamed, ("query", "key", "value"))
+    return stack_qkv(renamed, ("query", "key", "value"))
 
 
 def _unstack_layers(tensors: Tensors) -> Tensors:
@@ -133,7 +133,7 @@ def _from_flax(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _stack_qkv(tensors: Tensors, parts: tuple[str, str, str]) -> Tensors:
+def stack_qkv(tensors: Tensors, parts: tuple[str, str, str]) -> Tensors:
     """The three projections of each attention as one; a triple with a gap stays, to be reported as it is."""
     stacked = dict(tensors)
     for name in tensors:

@@ -89,7 +89,7 @@ class ViT(TokenEncoder):
             raise ConfigError(f"images of {given} pixels reached a model built for {built}; resize them or use size=")
         x = self.stem(images).flatten(2).transpose(1, 2)  # (B, h*w, D)
         if self.class_token is not None:
-            x = torch.cat([self.class_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + h*w, D)
+            x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1)  # (B, 1 + h*w, D)
         return self.dropout(x + self.position)
 
     def pool(self, x: Tensor) -> Tensor:
