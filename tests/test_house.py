@@ -34,7 +34,8 @@ ARROWS = {
     "reopen": {"config", "run"},
     "command": set(),
     "help": {"command", "config", "schema"},
-    "list": {"config", "run", "report", "schema"},
+    "compatibility": {"config"},
+    "list": {"compatibility", "config", "run", "report", "schema"},
 }
 
 

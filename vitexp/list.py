@@ -6,10 +6,11 @@ from typing import Any
 
 import yaml
 
+from vitexp.compatibility import compatibility
 from vitexp.config import conf_dir, options
 from vitexp.errors import ConfigError
 from vitexp.report.console import make_console
-from vitexp.report.table import models_table, options_table, runs_table
+from vitexp.report.table import models_table, options_table, runs_table, value_table
 from vitexp.run import Run, all_runs
 from vitexp.schema import GROUPS
 
@@ -41,6 +42,9 @@ def print_list(words: Sequence[str]) -> int:
     group = LISTS[targets[0]]
     if group == "model":
         make_console().print(models_table([(name, reference(name)) for name in options("model")]))
+        return 0
+    if group == "attention":
+        make_console().print(value_table(*compatibility()))
         return 0
     rows = [(option, describe(conf_dir() / group / f"{option}.yaml")) for option in options(group)]
     make_console().print(options_table(group, rows))
