@@ -26,7 +26,7 @@ ARROWS = {
     "report": set(),
     "schema": set(),
     "rules": set(),
-    "config": {"schema", "rules"},
+    "config": {"command", "schema", "rules"},
     "run": {"config", "interrupt"},
     "checkpoint": {"run", "layer"},
     "callback": {"checkpoint", "interrupt", "report", "seeding"},

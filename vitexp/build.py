@@ -172,7 +172,7 @@ def count_macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
 
     with torch.device("meta"):
         images = torch.empty(1, *shape)
-    twin = copy.deepcopy(model).to("meta").eval()
+    twin = copy.deepcopy(model).to("meta").eval().requires_grad_(False)  # the counter hooks what takes gradients
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         twin(images)
     return counter.get_total_flops() // 2

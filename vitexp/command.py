@@ -28,6 +28,9 @@ VERBS = {
     "evaluate": ("vitexp.evaluate", "test a run (run=last) or a checkpoint, here or on other data"),
     "resume": ("vitexp.resume", "continue an interrupted run in its own folder"),
     "predict": ("vitexp.predict", "label images: vitexp predict run=last image='photos/*.jpg'"),
+    "export": ("vitexp.export", "write weights for timm, onnxruntime or safetensors: to=timm|onnx|safetensors"),
+    "report": ("vitexp.pages", "one self-contained page: of a run (run=last), or comparing several (runs=a,b,c)"),
+    "dashboard": ("vitexp.dashboard", "all runs in the browser, running ones live; on this machine only"),
     "list": ("vitexp.list", "models, data, attention, regimes, experiments or runs"),
     "benchmark": ("vitexp.benchmark", "speed as ratios in one run: our model, timm's, a bare loop"),
 }

@@ -20,6 +20,7 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from vitexp.command import VERBS
 from vitexp.errors import ConfigError
 from vitexp.rules import patch_size, stem_stride
 from vitexp.schema import ALIASES, CHOICES, GROUPS, NOT_NEGATIVE, POSITIVE, RunConfig
@@ -39,6 +40,7 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=RunConfig)
     OmegaConf.register_new_resolver("patch_size", patch_size, replace=True)
     OmegaConf.register_new_resolver("stem_stride", stem_stride, replace=True)
+    OmegaConf.register_new_resolver("repeat", lambda value, times: [value] * times, replace=True)
     OmegaConf.register_new_resolver("share", lambda share, whole: int(share * whole), replace=True)
 
 
@@ -90,7 +92,7 @@ def parse(text: str) -> Override:
         if not equals:
             raise ConfigError(
                 f"'{text}' is neither a verb nor key=value; `vitexp --help` lists both"
-                + _nearest(text, [*GROUPS, "train", "evaluate", "resume", "predict", "list", "benchmark"])
+                + _nearest(text, [*GROUPS, *VERBS])
             ) from None
     try:
         return parser.parse_override(f"{key}={_quote(value)}")

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from vitexp.config import conf_dir, options
 from vitexp.errors import ConfigError
 from vitexp.report.console import make_console
-from vitexp.report.table import options_table, runs_table
+from vitexp.report.table import models_table, options_table, runs_table
 from vitexp.run import Run, all_runs
 from vitexp.schema import GROUPS
 
@@ -36,6 +39,9 @@ def print_list(words: Sequence[str]) -> int:
         make_console().print(runs_table([_row(run) for run in all_runs(outputs)]))
         return 0
     group = LISTS[targets[0]]
+    if group == "model":
+        make_console().print(models_table([(name, reference(name)) for name in options("model")]))
+        return 0
     rows = [(option, describe(conf_dir() / group / f"{option}.yaml")) for option in options(group)]
     make_console().print(options_table(group, rows))
     return 0
@@ -51,6 +57,19 @@ def describe(file: Path) -> str:
             break
         lines.append(line.lstrip("# ").strip())
     return " ".join(lines)
+
+
+def reference(model: str) -> dict[str, Any]:
+    """The published figures that a model's file states, those of the files that it builds on included.
+
+    Read from the files as they are, because composing each of some forty models takes seconds.
+    """
+    folder, merged = conf_dir() / "model", dict[str, Any]()
+    content = yaml.safe_load((folder / f"{model}.yaml").read_text())
+    for base in content.get("defaults", ()):
+        if isinstance(base, str) and base != "_self_":
+            merged |= reference(base)
+    return merged | content.get("reference", {})
 
 
 def _row(run: Run) -> dict[str, object]:

@@ -35,6 +35,7 @@ CHOICES = {
     "select": ("last", "best"),
     "benchmark.what": ("model", "runner", "start", "data"),
     "benchmark.against": ("timm", "none"),
+    "to": ("safetensors", "timm", "onnx"),
 }
 
 POSITIVE = (
@@ -96,7 +97,15 @@ class RunConfig:
     quiet: bool = False
     # predict: an image file, a folder or a glob.
     image: str | None = None
-    # evaluate, predict: fold batch norms into convolutions first; the same outputs, sooner.
+    # report: several runs to compare, names with commas or a sweep's folder.
+    runs: str | None = None
+    # report, dashboard: show it in the browser; the dashboard's port on this machine.
+    open: bool = False
+    port: int = 8765
+    # export: safetensors (ours), timm, or onnx, and the file to write; null = into the run's folder.
+    to: str = "safetensors"
+    file: str | None = None
+    # evaluate, predict, export to=onnx: fold batch norms into convolutions first; the same outputs, sooner.
     fuse: bool = True
     # Published figures of the shipped model, for `vitexp list models` and the tests; each conf/model file fills it in.
     reference: Any = field(default_factory=lambda: dict.fromkeys(REFERENCE))

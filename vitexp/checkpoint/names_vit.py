@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vitexp.checkpoint.origin import Origin, Tensors, rename
+from vitexp.errors import CheckpointError
 
 _TIMM = (
     ("stem.projection.", "patch_embed.proj."),
@@ -52,16 +53,28 @@ _NPZ = (
 
 
 def to_timm(tensors: Tensors) -> Tensors:
-    """Our names as timm's."""
-    return rename(tensors, [(re.escape(ours), theirs) for ours, theirs in _TIMM])
+    """Our names as timm's.
+
+    Raises:
+        CheckpointError: a part that timm's ViT has not, such as another attention or another stem.
+    """
+    renamed = rename(tensors, [(re.escape(ours), theirs) for ours, theirs in _TIMM])
+    ours = [name for name in renamed if ".attention." in name or name.startswith("stem.")]
+    if ours:
+        raise CheckpointError(
+            f"timm has no such model: {ours[0]} and {len(ours) - 1} more tensors have no place in its ViT, which has "
+            "softmax attention behind linear patches; use to=safetensors, or train model=vit_s16 attention=softmax"
+        )
+    return renamed
 
 
-def _from_timm(tensors: Tensors) -> Tensors:
+def from_timm(tensors: Tensors) -> Tensors:
+    """Timm's names as ours."""
     return rename(tensors, [(re.escape(theirs), ours) for ours, theirs in _TIMM])
 
 
 def _from_hf(tensors: Tensors) -> Tensors:
-    return _stack_qkv(rename(tensors, _HF), ("query", "key", "value") if _old_hf(tensors) else ("q", "k", "v"))
+    return stack_qkv(rename(tensors, _HF), ("query", "key", "value") if _old_hf(tensors) else ("q", "k", "v"))
 
 
 def _old_hf(tensors: Tensors) -> bool:
@@ -71,7 +84,7 @@ def _old_hf(tensors: Tensors) -> bool:
 def _from_npz(tensors: Tensors) -> Tensors:
     tensors = _unstack_layers(tensors)
     renamed = {name: _from_flax(name, tensor) for name, tensor in rename(tensors, _NPZ).items()}
-    return _stack_qkv(renamed, ("query", "key", "value"))
+    return stack_qkv(renamed, ("query", "key", "value"))
 
 
 def _unstack_layers(tensors: Tensors) -> Tensors:
@@ -100,7 +113,7 @@ def _from_flax(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _stack_qkv(tensors: Tensors, parts: tuple[str, str, str]) -> Tensors:
+def stack_qkv(tensors: Tensors, parts: tuple[str, str, str]) -> Tensors:
     """The three projections of each attention as one; a triple with a gap stays, to be reported as it is."""
     stacked = dict(tensors)
     for name in tensors:
@@ -116,7 +129,7 @@ ORIGINS = (
         name="timm",
         marker=r"^patch_embed\.proj\.",
         position_method="timm",
-        translate=_from_timm,
+        translate=from_timm,
         dropped=r"^pre_logits\.",
     ),
     Origin(

@@ -23,6 +23,7 @@ class Origin:
         position_method: how its own code resizes positions (vitexp.layer.position.METHODS).
         translate: foreign tensors to ours; a name it does not know stays and is reported as unexpected.
         dropped: regular expression for tensors that have no place in our model and are left out, one line each.
+        notes: lines printed on loading: what the translation changed in values, what pixels the weights expect.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Origin:
     position_method: str
     translate: Callable[[Tensors], Tensors]
     dropped: str = r"(?!)"
+    notes: tuple[str, ...] = ()
 
     def fits(self, names: Sequence[str]) -> bool:
         """Whether a file with tensors of these names is of this origin."""

@@ -19,6 +19,9 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """The trainable parameters as optimizer groups, each with `params`, `names`, `lr` and `weight_decay`.
 
+    A regime may have left `model.rates`: name -> (share of `lr`, weight decay, or None for the rule here). Such a
+    parameter learns at that rate at any depth.
+
     Args:
         model: only parameters with `requires_grad` are taken.
         lr: rate of the head.
@@ -30,12 +33,16 @@ def parameter_groups(
     """
     decaying = _decaying(model)
     last = _num_layers(model)
+    rates: Any = getattr(model, "rates", {})
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         decay = weight_decay if name in decaying else 0.0
         rate = lr * layer_decay ** (last - layer_of(name, last))
+        if name in rates:
+            rate = lr * rates[name][0]
+            decay = rates[name][1] if rates[name][1] is not None else decay
         group = groups.setdefault((rate, decay), {"params": [], "names": [], "lr": rate, "weight_decay": decay})
         group["params"].append(parameter)
         group["names"].append(name)
