@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,15 @@ from vitexp.run import Run
 WEIGHTS = "weights.safetensors"
 
 
-def fit(cfg: DictConfig, run: Run, data: Any, task: Any, *, position: dict[str, int] | None = None) -> dict[str, float]:
+def fit(
+    cfg: DictConfig,
+    run: Run,
+    data: Any,
+    task: Any,
+    *,
+    position: dict[str, int] | None = None,
+    watchers: Sequence[Callback] = (),
+) -> dict[str, float]:
     """Train to the end, test once, save weights and pictures; returns the final metrics.
 
     Args:
@@ -39,12 +48,17 @@ def fit(cfg: DictConfig, run: Run, data: Any, task: Any, *, position: dict[str, 
         data: the data module.
         task: the task around the model.
         position: `step`, `epoch` and `batch` at which `last.ckpt` goes on; None starts at the beginning.
+        watchers: more callbacks, called after those of every run.
     """
     if position is not None:
         data.start = (position["epoch"], position["batch"])
     loggers = _loggers(cfg, run, position)
     trainer = build.build_trainer(
-        cfg, callbacks=_callbacks(cfg, run), loggers=loggers, folder=run.path, plugins=[SafeCheckpointIO()]
+        cfg,
+        callbacks=[*_callbacks(cfg, run), *watchers],
+        loggers=loggers,
+        folder=run.path,
+        plugins=[SafeCheckpointIO()],
     )
     build.switches(cfg, task.model)
     if not cfg.quiet and trainer.is_global_zero:

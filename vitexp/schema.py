@@ -10,6 +10,8 @@ ALIASES = {
     "wd": "optimizer.weight_decay",
     "bs": "data.batch_size",
     "size": "data.image_size",
+    "what": "benchmark.what",
+    "against": "benchmark.against",
 }
 
 # Groups in the order of `vitexp --help`; each is a folder of conf/.
@@ -31,16 +33,30 @@ GROUPS = (
 CHOICES = {
     "precision": ("auto", "32", "bf16", "16", "64"),
     "select": ("last", "best"),
+    "benchmark.what": ("model", "runner", "start", "data"),
+    "benchmark.against": ("timm", "none"),
     "to": ("safetensors", "timm", "onnx"),
 }
 
-POSITIVE = ("epochs", "optimizer.lr", "data.batch_size", "data.image_size", "trainer.accumulate", "trainer.log_every")
+POSITIVE = (
+    "epochs",
+    "optimizer.lr",
+    "data.batch_size",
+    "data.image_size",
+    "trainer.accumulate",
+    "trainer.log_every",
+    "benchmark.repeats",
+)
 NOT_NEGATIVE = ("seed", "optimizer.weight_decay", "data.num_workers", "trainer.clip", "augment.off_epochs")
 
 
 # What conf/model/*.yaml says of a published model: parameters with 1,000 classes at image_size, multiply-accumulates
 # there in 10^9, the paper, ImageNet-1k top-1 in percent and whose figure that is, timm's name of the same model.
 REFERENCE = ("parameters", "image_size", "gmacs", "paper", "top1", "source", "timm")
+
+# what: model, runner, start or data. against: timm or none; peer: timm's name of the same model, null = what the model
+# file says. batch_size: of what=model where bs= says nothing. repeats: rounds, in each of which everyone has a turn.
+BENCHMARK = {"what": "model", "against": "timm", "peer": None, "batch_size": 16, "repeats": 7}
 
 
 @dataclass
@@ -93,7 +109,7 @@ class RunConfig:
     fuse: bool = True
     # Published figures of the shipped model, for `vitexp list models` and the tests; each conf/model file fills it in.
     reference: Any = field(default_factory=lambda: dict.fromkeys(REFERENCE))
-    # benchmark: timm's name of the same model, and how many alternations.
-    benchmark: Any = field(default_factory=lambda: {"peer": "vit_tiny_patch16_224", "repeats": 7})
+    # benchmark: what is timed, beside whom, and how often they take turns.
+    benchmark: Any = field(default_factory=lambda: dict(BENCHMARK))
     # The option chosen in each group; filled in by vitexp.
     chosen: Any = field(default_factory=dict)
