@@ -29,6 +29,7 @@ VERBS = {
     "resume": ("vitexp.resume", "continue an interrupted run in its own folder"),
     "predict": ("vitexp.predict", "label images: vitexp predict run=last image='photos/*.jpg'"),
     "list": ("vitexp.list", "models, data, attention, regimes, experiments or runs"),
+    "analyze": ("vitexp.analyze", "look inside a model: vitexp analyze analysis=similarity run=last"),
     "benchmark": ("vitexp.benchmark", "speed as ratios in one run: our model, timm's, a bare loop"),
 }
 
