@@ -26,6 +26,7 @@ from vitexp.errors import ResourceError
 from vitexp.headline import print_header
 from vitexp.report.screen import print_card
 from vitexp.run import Run
+from vitexp.subject import watch
 
 WEIGHTS = "weights.safetensors"
 
@@ -44,7 +45,7 @@ def fit(cfg: DictConfig, run: Run, data: Any, task: Any, *, position: dict[str, 
         data.start = (position["epoch"], position["batch"])
     loggers = _loggers(cfg, run, position)
     trainer = build.build_trainer(
-        cfg, callbacks=_callbacks(cfg, run), loggers=loggers, folder=run.path, plugins=[SafeCheckpointIO()]
+        cfg, callbacks=_callbacks(cfg, run, data), loggers=loggers, folder=run.path, plugins=[SafeCheckpointIO()]
     )
     build.switches(cfg, task.model)
     if not cfg.quiet and trainer.is_global_zero:
@@ -85,7 +86,7 @@ def _loggers(cfg: DictConfig, run: Run, position: dict[str, int] | None) -> list
     return list(loggers)
 
 
-def _callbacks(cfg: DictConfig, run: Run) -> list[Callback]:
+def _callbacks(cfg: DictConfig, run: Run, data: Any) -> list[Callback]:
     """In the order in which Lightning calls them; the safe point saves last, when all others have counted."""
     settings, finite = cfg.trainer, Finite(every=cfg.trainer.log_every)
     average = [Average(decay=settings.ema)] if settings.ema is not None else []
@@ -95,6 +96,7 @@ def _callbacks(cfg: DictConfig, run: Run) -> list[Callback]:
         *average,
         StepLog(every=settings.log_every),
         Pictures(),
+        *watch(cfg, run, data),
         Progress(quiet=cfg.quiet),
         SafePoint(folder=run.checkpoints, every_s=settings.checkpoint_seconds, finite=finite),
     ]

@@ -13,7 +13,7 @@ from vitexp import build
 from vitexp.analysis.base import Analysis, Subject
 from vitexp.checkpoint.write import save_weights
 from vitexp.errors import ConfigError
-from vitexp.run import find
+from vitexp.run import Run, find
 
 Measured = dict[str, Any]
 
@@ -71,6 +71,32 @@ def subject(cfg: DictConfig, model: nn.Module, data: Any, device: torch.device |
         count_macs=lambda counted: build.count_macs(counted, shape),
         trial=lambda changes, epochs=0: _trial(cfg, model, changes, epochs),
     )
+
+
+def watch(cfg: DictConfig, run: Run, data: Any) -> list[Any]:
+    """The callback that runs `analysis=` during training; none without one."""
+    if cfg.analysis.measure is None:
+        return []
+    from vitexp.callback.look import Look
+
+    analysis = build.make(cfg.analysis.measure)
+
+    def theirs(task: Any) -> Subject:
+        return subject(cfg, task.evaluated or task.model, data, task.device)
+
+    def untrained(task: Any) -> Any:
+        return measure_untrained(cfg, analysis, data, task.device)
+
+    return [
+        Look(
+            analysis=analysis,
+            every=cfg.analysis.every,
+            subject=theirs,
+            untrained=untrained if analysis.compares and cfg.analysis.untrained else None,
+            folder=run.path / "analysis",
+            title=title(cfg, run.name),
+        )
+    ]
 
 
 def title(cfg: DictConfig, run: str | None) -> str:

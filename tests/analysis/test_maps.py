@@ -84,8 +84,8 @@ def test_a_model_without_maps_or_blocks_is_refused() -> None:
 class _Whole(nn.Module):
     """An attention that is no DenseAttention and offers its map from its input."""
 
-    def maps(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"softmax": x.flatten(2).mT @ x.flatten(2)}
+    def maps(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(2).mT @ x.flatten(2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + 1

@@ -122,10 +122,11 @@ def _shown_attend(module: DenseAttention, consume: OnMaps, calls: Iterator[int])
 
 
 def _shown_input(consume: OnMaps, calls: Iterator[int]) -> Callable[[Any, Any], None]:
-    """For an attention that is no DenseAttention: its `maps` takes what its forward takes."""
+    """For an attention that is no DenseAttention: its `maps` takes its input and gives one map, or several by name."""
 
     def shown(module: Any, inputs: Any) -> None:
-        consume(next(calls), module.maps(*inputs))
+        maps = module.maps(inputs[0])
+        consume(next(calls), maps if isinstance(maps, dict) else {"softmax": maps})
 
     return shown
 
