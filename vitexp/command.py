@@ -32,6 +32,7 @@ VERBS = {
     "report": ("vitexp.pages", "one self-contained page: of a run (run=last), or comparing several (runs=a,b,c)"),
     "dashboard": ("vitexp.dashboard", "all runs in the browser, running ones live; on this machine only"),
     "list": ("vitexp.list", "models, data, attention, regimes, experiments or runs"),
+    "analyze": ("vitexp.analyze", "look inside a model: vitexp analyze analysis=similarity run=last"),
     "benchmark": ("vitexp.benchmark", "speed as ratios in one run: our model, timm's, a bare loop"),
 }
 

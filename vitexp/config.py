@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vitexp.command import VERBS
 from vitexp.errors import ConfigError
 from vitexp.rules import patch_size, stem_stride
-from vitexp.schema import ALIASES, CHOICES, GROUPS, NOT_NEGATIVE, POSITIVE, RunConfig
+from vitexp.schema import ALIASES, CHOICES, GROUPS, NOT_NEGATIVE, POSITIVE, SHARES, RunConfig
 
 
 def conf_dir() -> Path:
@@ -117,6 +117,10 @@ def check_values(cfg: DictConfig) -> None:
         if isinstance(value, int | float) and not isinstance(value, bool) and not value >= lowest:
             bound = "above 0" if lowest else "0 or more"
             raise ConfigError(f"{key}={value} is out of range; use a value {bound}")
+    for key in SHARES:
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not 0 <= value <= 1:
+            raise ConfigError(f"{key}={value} is out of range; use a value from 0 to 1")
     OmegaConf.to_container(cfg, resolve=True)
 
 

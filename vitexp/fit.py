@@ -27,6 +27,7 @@ from vitexp.errors import ResourceError
 from vitexp.headline import print_header
 from vitexp.report.screen import print_card
 from vitexp.run import Run
+from vitexp.subject import watch
 
 WEIGHTS = "weights.safetensors"
 
@@ -55,7 +56,7 @@ def fit(
     loggers = _loggers(cfg, run, position)
     trainer = build.build_trainer(
         cfg,
-        callbacks=[*_callbacks(cfg, run), *watchers],
+        callbacks=[*_callbacks(cfg, run, data), *watchers],
         loggers=loggers,
         folder=run.path,
         plugins=[SafeCheckpointIO()],
@@ -99,7 +100,7 @@ def _loggers(cfg: DictConfig, run: Run, position: dict[str, int] | None) -> list
     return list(loggers)
 
 
-def _callbacks(cfg: DictConfig, run: Run) -> list[Callback]:
+def _callbacks(cfg: DictConfig, run: Run, data: Any) -> list[Callback]:
     """In the order in which Lightning calls them; the safe point saves last, when all others have counted."""
     settings, finite = cfg.trainer, Finite(every=cfg.trainer.log_every)
     average = [Average(decay=settings.ema)] if settings.ema is not None else []
@@ -109,6 +110,7 @@ def _callbacks(cfg: DictConfig, run: Run) -> list[Callback]:
         *average,
         StepLog(every=settings.log_every),
         Pictures(),
+        *watch(cfg, run, data),
         Progress(quiet=cfg.quiet),
         SafePoint(folder=run.checkpoints, every_s=settings.checkpoint_seconds, finite=finite),
     ]

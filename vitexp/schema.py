@@ -46,8 +46,22 @@ POSITIVE = (
     "trainer.accumulate",
     "trainer.log_every",
     "benchmark.repeats",
+    "analysis.num_images",
+    "analysis.nearest",
+    "analysis.repeats",
+    "analysis.rounds",
 )
-NOT_NEGATIVE = ("seed", "optimizer.weight_decay", "data.num_workers", "trainer.clip", "augment.off_epochs")
+NOT_NEGATIVE = (
+    "seed",
+    "optimizer.weight_decay",
+    "data.num_workers",
+    "trainer.clip",
+    "augment.off_epochs",
+    "analysis.every",
+    "analysis.finetune_epochs",
+)
+# Shares in [0, 1] and, as tau, cosines that are worth a threshold.
+SHARES = ("analysis.tau", "analysis.block_ratio", "analysis.budget")
 
 
 # What conf/model/*.yaml says of a published model: parameters with 1,000 classes at image_size, multiply-accumulates

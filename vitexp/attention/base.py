@@ -20,7 +20,8 @@ class DenseAttention(nn.Module, ABC):
     """Multi-head attention that has a map: fused projections here, the map and its use in a final class.
 
     A final class says how scores become weights (`weights`) and reads values by them (`attend`), with a fused kernel
-    where one exists; `attend(q, k, v, ...)` must equal `weights(q, k, ...) @ v` in evaluation.
+    where one exists; `attend(q, k, v, ...)` must equal `weights(q, k, ...) @ v` in evaluation. Queries and keys have
+    `head_dim` channels a head and values `value_dim`: equal when built, fewer each in a pruned model.
 
     Flags, read from the class before anything is built: `takes_mask` (bool, True = may attend), `takes_bias` (added to
     the scores), `takes_context` (tokens that are keys and values but never queries), `needs_grid` (a token for each
@@ -38,7 +39,7 @@ class DenseAttention(nn.Module, ABC):
         super().__init__()
         check_heads(dim, num_heads)
         self.num_heads = num_heads
-        self.head_dim = dim // num_heads
+        self.head_dim = self.value_dim = dim // num_heads
         self.dropout_rate = dropout
         self.qkv_projection = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.out = nn.Linear(dim, dim)
@@ -62,8 +63,8 @@ class DenseAttention(nn.Module, ABC):
 
     def qkv(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, N, d), keys and values (B, H, N + M, d)."""
-        shape = (3, self.num_heads, self.head_dim)
-        q, k, v = self.qkv_projection(x).unflatten(-1, shape).permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, N, d) each
+        narrow, wide = self.num_heads * self.head_dim, self.num_heads * self.value_dim
+        q, k, v = (self._heads(part) for part in self.qkv_projection(x).split((narrow, narrow, wide), dim=-1))
         if context is None:
             return q, k, v
         more_k, more_v = self.kv(context)
@@ -72,11 +73,17 @@ class DenseAttention(nn.Module, ABC):
 
     def kv(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B or 1, H, M, d) of tokens that are never queries."""
-        dim = self.num_heads * self.head_dim
-        weight, bias = self.qkv_projection.weight[dim:], self.qkv_projection.bias
-        kv = F.linear(context, weight, None if bias is None else bias[dim:])
-        k, v = kv.unflatten(-1, (2, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
-        return k, v
+        narrow, wide = self.num_heads * self.head_dim, self.num_heads * self.value_dim
+        weight, bias = self.qkv_projection.weight[narrow:], self.qkv_projection.bias
+        k, v = F.linear(context, weight, None if bias is None else bias[narrow:]).split((narrow, wide), dim=-1)
+        return self._heads(k), self._heads(v)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, N, d)
+
+    def maps(self, q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> dict[str, Tensor]:
+        """The maps on the way to the values, by name, each (B, H, N, N + M); the last is `weights`, for analyses."""
+        return {"softmax": self.weights(q, k, mask, bias)}
 
     @abstractmethod
     def weights(self, q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
