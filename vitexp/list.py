@@ -79,7 +79,9 @@ def reference(model: str) -> dict[str, Any]:
 def _row(run: Run) -> dict[str, object]:
     chosen = run.record.get("chosen", {})
     metrics = run.record.get("metrics", {})
-    best = next((name for name in ("test/top1", "best/val/top1", "val/top1") if name in metrics), None)
+    best = next(
+        (name for name in ("test/top1", "test/map", "best/val/top1", "val/top1", "val/map") if name in metrics), None
+    )
     return {
         "name": run.name,
         **{group: chosen.get(group, "?") for group in ("model", "data", "regime")},

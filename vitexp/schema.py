@@ -12,6 +12,7 @@ ALIASES = {
     "size": "data.image_size",
     "what": "benchmark.what",
     "against": "benchmark.against",
+    "backbone": "model.backbone",
 }
 
 # Groups in the order of `vitexp --help`; each is a folder of conf/.
@@ -65,8 +66,9 @@ SHARES = ("analysis.tau", "analysis.block_ratio", "analysis.budget")
 
 
 # What conf/model/*.yaml says of a published model: parameters with 1,000 classes at image_size, multiply-accumulates
-# there in 10^9, the paper, ImageNet-1k top-1 in percent and whose figure that is, timm's name of the same model.
-REFERENCE = ("parameters", "image_size", "gmacs", "paper", "top1", "source", "timm")
+# there in 10^9, the paper, ImageNet-1k top-1 in percent and whose figure that is, timm's name of the same model. Of a
+# detector: parameters with COCO's 91 ids, image_size as [height, width], and COCO's average precision in percent.
+REFERENCE = ("parameters", "image_size", "gmacs", "paper", "top1", "source", "timm", "ap")
 
 # what: model, runner, start or data. against: timm or none; peer: timm's name of the same model, null = what the model
 # file says. batch_size: of what=model where bs= says nothing. repeats: rounds, in each of which everyone has a turn.
@@ -97,6 +99,8 @@ class RunConfig:
     run: str | None = None
     # Weights to start from: .safetensors, .pth, .ckpt, .npz or hf:<repository>.
     checkpoint: str | None = None
+    # Weights of a detector's backbone alone, such as a classifier's; read like checkpoint.
+    backbone_checkpoint: str | None = None
     # How a position table is resized: official, timm_npz, timm or hf; null = as the checkpoint's origin does.
     position_method: str | None = None
     # Passes over the training images; each data set brings its own default.
