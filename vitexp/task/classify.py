@@ -62,6 +62,13 @@ class Classify(LightningModule):
     def evaluated(self, model: nn.Module | None) -> None:
         self._evaluated[:] = [] if model is None else [model]
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Let `evaluated` reach its setter: torch would register a module as a part of this one before it does."""
+        if name == "evaluated":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W)."""
         logits: Tensor = (self.evaluated or self.model)(images)
