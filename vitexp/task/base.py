@@ -46,6 +46,13 @@ class Task(LightningModule):
     def evaluated(self, model: nn.Module | None) -> None:
         self._evaluated[:] = [] if model is None else [model]
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Let `evaluated` reach its setter: torch would register a module as a part of this one before it does."""
+        if name == "evaluated":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def groups(self, *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """The optimizer's parameter groups."""
         raise NotImplementedError
