@@ -83,7 +83,7 @@ class Windows(nn.Module):
         return x
 
     def mask(self, grid: Size, batch: int) -> Tensor | None:
-        """bool (B * windows, 1, cells, cells), True = may attend; None where each cell may attend its whole window."""
+        """Bool (B * windows, 1, cells, cells), True = may attend; None where each cell may attend its whole window."""
         hides_padding = self.padding == "masked" and self.padded(grid) != grid
         if not any(self.shift) and not hides_padding:
             return None
