@@ -48,7 +48,7 @@ def require_analysis(cfg: DictConfig) -> None:
     """Raise ConfigError unless an analysis is chosen whose images and runs exist."""
     if cfg.analysis.measure is None:
         known = ", ".join(f"analysis={option}" for option in options("analysis") if option != "none")
-        raise ConfigError(f"analyze needs an analysis and analysis={cfg.chosen.analysis} is none; use {known}")
+        raise ConfigError(f"analyze needs an analysis; none was chosen; use {known}")
     if cfg.analysis.split not in SPLITS:
         raise ConfigError(f"analysis.split={cfg.analysis.split} is not known; use {', '.join(SPLITS)}")
     for reference in (cfg.run, *cfg.analysis.get("beside", [])):

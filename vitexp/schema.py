@@ -87,6 +87,8 @@ class RunConfig:
     run: str | None = None
     # Weights to start from: .safetensors, .pth, .ckpt, .npz or hf:<repository>.
     checkpoint: str | None = None
+    # Widths of a pruned model's layers; `vitexp prune` and the header of its weights fill it in.
+    pruned: Any = None
     # How a position table is resized: official, timm_npz, timm or hf; null = as the checkpoint's origin does.
     position_method: str | None = None
     # Passes over the training images; each data set brings its own default.
