@@ -41,7 +41,7 @@ def prune(command: Command) -> dict[str, Any]:
     print_notes(notes, quiet=cfg.quiet)
     analysis = build.make(cfg.analysis.measure)
     plans = analysis.measure(subject(cfg, model, data))
-    write(analysis, {"trained": plans}, run.path / "analysis", title=title(cfg, run.name))
+    write(analysis, {"trained": plans}, run.path / "analysis", title=title(cfg, run.name, analysis))
     show(summary_table(analysis, {run.name: plans}), quiet=cfg.quiet)
     layers = slice_model(model, plans[-1].gates)
     before, after = (sum(p.numel() for p in m.parameters()) for m in (build.build_model(cfg, new_head=False), model))
