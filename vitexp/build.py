@@ -5,6 +5,7 @@ torch and optimizer names below.
 """
 
 import copy
+import json
 import logging
 import warnings
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from vitexp.checkpoint.load import load_weights
+from vitexp.checkpoint.read import read_metadata
 from vitexp.errors import ConfigError, VitexpError
 from vitexp.seeding import mix
 
@@ -80,6 +82,8 @@ def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bo
         lines = load_weights(_backbone(model), cfg.backbone_checkpoint, position_method=cfg.position_method)
         if notes is not None:
             notes.extend(lines)
+    if (narrow := _narrow(cfg)) is not None:
+        narrow(model)
     if cfg.checkpoint is not None:
         lines = load_weights(model, cfg.checkpoint, position_method=cfg.position_method, new_head=new_head)
         if notes is not None:
@@ -96,6 +100,16 @@ def _backbone(model: nn.Module) -> nn.Module:
             f"backbone_checkpoint is for detectors, and {type(model).__name__} has no backbone; use checkpoint=FILE"
         )
     return backbone
+
+
+def _narrow(cfg: DictConfig) -> Any:
+    """What makes a new model as narrow as the pruned one whose weights it gets; None if it was not pruned."""
+    if cfg.get("pruned") is None and cfg.checkpoint is not None:
+        layers = json.loads(read_metadata(cfg.checkpoint).get("pruned", "null"))
+        if layers is not None:
+            node = {"_target_": "vitexp.model.narrow.Narrow", "layers": layers}
+            OmegaConf.update(cfg, "pruned", node, force_add=True)
+    return None if cfg.get("pruned") is None else make(cfg.pruned)
 
 
 def build_task(cfg: DictConfig, model: nn.Module) -> Any:

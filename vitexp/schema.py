@@ -101,6 +101,8 @@ class RunConfig:
     checkpoint: str | None = None
     # Weights of a detector's backbone alone, such as a classifier's; read like checkpoint.
     backbone_checkpoint: str | None = None
+    # Widths of a pruned model's layers; `vitexp prune` and the header of its weights fill it in.
+    pruned: Any = None
     # How a position table is resized: official, timm_npz, timm or hf; null = as the checkpoint's origin does.
     position_method: str | None = None
     # Passes over the training images; each data set brings its own default.

@@ -76,7 +76,7 @@ class Similarity(Analysis):
             sums = alike.blocks.setdefault(kind, CosineSums(tau=self.tau))
             _add_equal_shapes(sums, by_block)
         alike.tokens = alike.tokens or CosineSums(tau=self.tau)
-        _add_equal_shapes(alike.tokens, {block: output.float() for block, output in outputs.items()})
+        _add_equal_shapes(alike.tokens, {b: output.float().unsqueeze(1) for b, output in outputs.items()})
 
     @staticmethod
     def _require_pairs(alike: Alike) -> None:
@@ -152,13 +152,14 @@ def off_diagonal(pairs: Tensor) -> Tensor:
 
 
 def _add_equal_shapes(sums: CosineSums, by_block: dict[int, Tensor]) -> None:
-    """Compare tensors (..., n) with those of their own shape."""
+    """Compare tensors (B, H, T, n) with those of their own shape, one head at a time: no stack of all maps."""
     shapes: dict[torch.Size, list[int]] = {}
     for block, tensor in by_block.items():
         shapes.setdefault(tensor.shape, []).append(block)
-    for members in shapes.values():
-        vectors = torch.stack([by_block[block] for block in members], dim=-2)  # (..., l, n)
-        sums.add(vectors, size=max(by_block) + 1, members=torch.tensor(members))
+    for shape, members in shapes.items():
+        for head in range(shape[1]):
+            vectors = torch.stack([by_block[block][:, head] for block in members], dim=-2)  # (B, T, l, n)
+            sums.add(vectors, size=max(by_block) + 1, members=torch.tensor(members))
 
 
 def _pair_rows(sums: CosineSums, **where: object) -> list[Row]:
