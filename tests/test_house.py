@@ -19,7 +19,7 @@ ARROWS = {
     "layer": set(),
     "attention": {"layer"},
     "model": {"attention", "layer"},
-    "regime": {"model", "layer", "attention"},
+    "regime": {"model", "layer", "attention", "checkpoint"},
     "data": {"seeding"},
     "optim": set(),
     "task": {"optim"},

@@ -31,7 +31,8 @@ VERBS = {
     "export": ("vitexp.export", "write weights for timm, onnxruntime or safetensors: to=timm|onnx|safetensors"),
     "report": ("vitexp.pages", "one self-contained page: of a run (run=last), or comparing several (runs=a,b,c)"),
     "dashboard": ("vitexp.dashboard", "all runs in the browser, running ones live; on this machine only"),
-    "list": ("vitexp.list", "models, data, attention, regimes, experiments or runs"),
+    "concat": ("vitexp.concat", "join trained memories in one model: adapters=[run_a,run_b] checkpoint=BASE"),
+    "list": ("vitexp.list", "models, data, attention, regimes, experiments, runs or adapters"),
     "benchmark": ("vitexp.benchmark", "speed as ratios in one run: our model, timm's, a bare loop"),
 }
 
