@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
+from vitexp.checkpoint.adapter import put_adapter
 from vitexp.checkpoint.load import load_weights
 from vitexp.checkpoint.read import read_metadata
 from vitexp.errors import ConfigError, VitexpError
@@ -65,7 +66,7 @@ def build_data(cfg: DictConfig) -> Any:
 
 
 def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bool = True) -> nn.Module:
-    """The model of a configuration: seeded weights, then `checkpoint`, then the regime.
+    """The model of a configuration: seeded weights, then `checkpoint`, then the regime, then `adapter`.
 
     Args:
         cfg: from `vitexp.compose`.
@@ -85,11 +86,14 @@ def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bo
     if (narrow := _narrow(cfg)) is not None:
         narrow(model)
     if cfg.checkpoint is not None:
-        lines = load_weights(model, cfg.checkpoint, position_method=cfg.position_method, new_head=new_head)
+        fresh = new_head or cfg.get("adapter") is not None  # an adapter brings its own head
+        lines = load_weights(model, cfg.checkpoint, position_method=cfg.position_method, new_head=fresh)
         if notes is not None:
             notes.extend(lines)
     regime = make(cfg.regime)
     trained: nn.Module = regime(model, num_classes=cfg.data.num_classes)
+    if cfg.get("adapter") is not None:
+        put_adapter(trained, cfg.adapter)
     return trained
 
 

@@ -22,6 +22,7 @@ from vitexp.callback.progress import Progress
 from vitexp.callback.safe_point import SafePoint
 from vitexp.callback.step_keys import StepKeys
 from vitexp.callback.step_log import StepLog
+from vitexp.checkpoint.adapter import is_whole, trained_names
 from vitexp.checkpoint.safe_io import BEST, SafeCheckpointIO, newest
 from vitexp.checkpoint.write import save_weights
 from vitexp.errors import ResourceError
@@ -29,6 +30,7 @@ from vitexp.headline import print_header
 from vitexp.report.screen import print_card
 from vitexp.run import Run
 from vitexp.subject import watch
+from vitexp.tasks import save_adapter
 
 WEIGHTS = "weights.safetensors"
 
@@ -125,7 +127,7 @@ def _test(cfg: DictConfig, run: Run, data: Any, task: Any, trainer: Any) -> dict
         last.pop(name, None)
     safe_point = next(c for c in trainer.callbacks if isinstance(c, SafePoint))
     selected = _select(cfg, run, task, trainer)
-    if trainer.is_global_zero:
+    if trainer.is_global_zero and is_whole(selected):
         save_weights(selected, run.path / WEIGHTS, _metadata(cfg, run, data, selected))
     trainer.test(task, datamodule=data, verbose=False)
     tested = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
@@ -133,6 +135,8 @@ def _test(cfg: DictConfig, run: Run, data: Any, task: Any, trainer: Any) -> dict
     if safe_point.best is not None:
         metrics[f"best/{task.monitor[0]}"] = safe_point.best
         metrics["best/epoch"] = float(safe_point.best_epoch or 0)
+    if trainer.is_global_zero:
+        save_adapter(cfg, run, data, selected, trained_names(task.model), metrics)
     return metrics
 
 
@@ -143,7 +147,7 @@ def _select(cfg: DictConfig, run: Run, task: Any, trainer: Any) -> nn.Module:
     if cfg.select == "best" and (run.checkpoints / BEST).exists():
         best = SafeCheckpointIO().load_checkpoint(run.checkpoints / BEST)["state_dict"]
         model = average.module if average is not None else model
-        model.load_state_dict(best)
+        model.load_state_dict(best, strict=trained_names(task.model) is None)
         return model
     return average.module if average is not None else model
 

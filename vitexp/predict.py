@@ -18,6 +18,7 @@ from vitexp.command import Command
 from vitexp.data.image import SUFFIXES
 from vitexp.errors import ConfigError, DataError
 from vitexp.evaluate import open_for
+from vitexp.joined import joined_run, predict_joined
 from vitexp.predict_boxes import predict_boxes
 from vitexp.report.screen import show
 from vitexp.report.table import predictions_table
@@ -47,9 +48,11 @@ def predict(command: Command) -> dict[str, Any]:
         raise ConfigError("predict needs weights; give run=last (or a run's name), or model=... checkpoint=FILE")
     if command.cfg.image is None:
         raise ConfigError("predict needs images; give image=FILE, image=FOLDER or image='FOLDER/*.jpg'")
+    paths = image_paths(command.cfg.image)
+    if (joined := joined_run(command)) is not None:
+        return predict_joined(command, joined, paths)
     run, cfg = open_for(command, allowed=ALLOWED, verb="predict")
-    paths = image_paths(cfg.image)
-    classes = known_classes(cfg.checkpoint)
+    classes = known_classes(cfg.get("adapter") or cfg.checkpoint)
     data = build.make(cfg.data.module)
     if classes is None:
         data.prepare_data()

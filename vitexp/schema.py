@@ -103,6 +103,10 @@ class RunConfig:
     backbone_checkpoint: str | None = None
     # Widths of a pruned model's layers; `vitexp prune` and the header of its weights fill it in.
     pruned: Any = None
+    # What a regime trained on top of a frozen checkpoint: adapter.safetensors, or the folder of its run.
+    adapter: str | None = None
+    # concat: the runs (or adapter files) whose memories are joined.
+    adapters: list[str] = field(default_factory=list)
     # How a position table is resized: official, timm_npz, timm or hf; null = as the checkpoint's origin does.
     position_method: str | None = None
     # Passes over the training images; each data set brings its own default.

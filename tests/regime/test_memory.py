@@ -96,6 +96,7 @@ def test_a_copy_trains_by_itself() -> None:
     assert not torch.equal(twin.blocks[0].memory, model.blocks[0].memory)
 
 
+@pytest.mark.slow
 def test_compiles_without_graph_breaks() -> None:
     model = regime("memory")(encoder(), num_classes=3)
     explained = torch._dynamo.explain(model)(random_images())
