@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from vitexp import build
+from vitexp.checkpoint.adapter import is_whole
 from vitexp.checkpoint.load import export_names
 from vitexp.checkpoint.read import read_tensors
 from vitexp.checkpoint.write import save_tensors, save_weights
@@ -52,10 +53,10 @@ def _to_safetensors(cfg: DictConfig, model: nn.Module, file: Path) -> str:
 
 
 def _to_timm(cfg: DictConfig, model: nn.Module, file: Path) -> str:
-    if not hasattr(model, "family"):
+    if not hasattr(model, "family") or not is_whole(model):
         raise CheckpointError(
             f"regime={cfg.chosen.regime} adds parts that timm's models have no place for; "
-            "timm reads regime=full, head or bias; use to=safetensors or to=onnx"
+            "timm reads regime=full, head, class_token or bias; use to=safetensors or to=onnx"
         )
     tensors = export_names(model)
     save_tensors(tensors, file, {"format": "pt", **_metadata(cfg)})
@@ -113,6 +114,7 @@ def _difference(model: nn.Module, file: Path, images: torch.Tensor) -> float | N
 def _metadata(cfg: DictConfig) -> dict[str, str]:
     """What the weights file said of itself: classes, mean, std, configuration; of a foreign file, only the geometry."""
     known: dict[str, str] = {}
-    if str(cfg.checkpoint).endswith(".safetensors"):
-        _, known = read_tensors(cfg.checkpoint)
+    weights = cfg.get("adapter") or cfg.checkpoint
+    if str(weights).endswith(".safetensors"):
+        _, known = read_tensors(weights)
     return {"model": str(cfg.chosen.model), "image_size": str(cfg.data.image_size), **known}

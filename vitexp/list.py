@@ -1,4 +1,4 @@
-"""`vitexp list models|data|attention|regimes|experiments|runs`: what there is, without importing torch."""
+"""`vitexp list models|data|attention|regimes|experiments|runs|adapters`: what there is, without importing torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,11 +33,14 @@ def print_list(words: Sequence[str]) -> int:
     """
     targets = [word for word in words if "=" not in word]
     outputs = Path(next((w.partition("=")[2] for w in words if w.startswith("outputs=")), "outputs"))
-    allowed = "models, data, attention, regimes, experiments, runs or a group"
-    if len(targets) != 1 or (targets[0] not in LISTS and targets[0] != "runs"):
+    allowed = "models, data, attention, regimes, experiments, runs, adapters or a group"
+    if len(targets) != 1 or (targets[0] not in LISTS and targets[0] not in ("runs", "adapters")):
         raise ConfigError(f"list takes one of {allowed}; got {' '.join(words) or 'nothing'}; type `vitexp list runs`")
     if targets[0] == "runs":
         make_console().print(runs_table([_row(run) for run in all_runs(outputs)]))
+        return 0
+    if targets[0] == "adapters":
+        make_console().print(value_table(_ADAPTER, [_adapter(r) for r in all_runs(outputs) if "adapter" in r.record]))
         return 0
     group = LISTS[targets[0]]
     if group == "model":
@@ -76,10 +79,23 @@ def reference(model: str) -> dict[str, Any]:
     return merged | content.get("reference", {})
 
 
+_ADAPTER = ("run", "regime", "model", "data", "parameters", "kB", "test/top1", "base")
+
+
+def _adapter(run: Run) -> tuple[object, ...]:
+    """What a run with a frozen base trained: where, how much, how well, and on which base."""
+    about, chosen = run.record["adapter"], run.record.get("chosen", {})
+    named = (chosen.get(group, "?") for group in ("regime", "model", "data"))
+    score = run.record.get("metrics", {}).get("test/top1")
+    return (run.name, *named, about["parameters"], round(about["bytes"] / 1000), score, about["base"][:12])
+
+
 def _row(run: Run) -> dict[str, object]:
     chosen = run.record.get("chosen", {})
     metrics = run.record.get("metrics", {})
-    best = next((name for name in ("test/top1", "best/val/top1", "val/top1") if name in metrics), None)
+    best = next(
+        (name for name in ("test/top1", "test/map", "best/val/top1", "val/top1", "val/map") if name in metrics), None
+    )
     return {
         "name": run.name,
         **{group: chosen.get(group, "?") for group in ("model", "data", "regime")},

@@ -96,3 +96,6 @@ class DeepViT(ViT):
 
     def embed(self, images: Tensor) -> Tensor:
         return self.scale * super().embed(images)
+
+    def place(self, token: Tensor) -> Tensor:
+        return self.scale * super().place(token)

@@ -92,6 +92,10 @@ class ViT(TokenEncoder):
             x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1)  # (B, 1 + h*w, D)
         return self.dropout(x + self.position)
 
+    def place(self, token: Tensor) -> Tensor:
+        """A class token (1, T, D) as `embed` hands it to the first block: at the position of the model's own."""
+        return token + self.position[:, :1]
+
     def pool(self, x: Tensor) -> Tensor:
         return x[:, 0] if self.pooling == "token" else x.mean(dim=1)  # (B, D)
 

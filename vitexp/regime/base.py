@@ -4,14 +4,13 @@ A regime other than `full` leaves three marks on the model it returns, which sav
 base, `plain_names` of the base's tensors, and `rates`, which the optimizer's groups follow.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from types import MethodType
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from vitexp.checkpoint.fingerprint import fingerprint
 from vitexp.errors import ConfigError
 from vitexp.model.encoder import Block, TokenEncoder
 
@@ -44,23 +43,6 @@ def mark(model: Any) -> None:
     if not hasattr(model, "fingerprint"):
         model.fingerprint = fingerprint(model)
         model.plain_names = frozenset(model.state_dict())
-
-
-def fingerprint(model: Any) -> str:
-    """SHA-256 over names, types, shapes and values of all tensors but the head's, which every task replaces."""
-    digest = hashlib.sha256()
-    head = set(getattr(model, "head_names", ()))
-    for name, tensor in sorted(model.state_dict().items()):
-        if name not in head:
-            add_to_digest(digest, name, tensor)
-    return digest.hexdigest()
-
-
-def add_to_digest(digest: Any, name: str, tensor: Tensor) -> None:
-    """Feed one named tensor to a running hash."""
-    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-    if tensor.device.type != "meta":
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 
 def fit_head(model: Any, num_classes: int) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vitexp.attention.base import DenseAttention
 from vitexp.model.encoder import Block, TokenEncoder
+from vitexp.model.vit import ViT
 from vitexp.regime.base import freeze, stay_in_eval
 
 
@@ -62,6 +63,8 @@ class MaskedMemory(nn.Module):
         self.tasks = nn.ModuleList(tasks)
         self.names, self.reads, self.memory_norm = list(names), [list(earlier) for earlier in reads], memory_norm
         self.selected = len(tasks) - 1
+        # Digests of the adapters that the last task was trained on top of, for its own adapter.
+        self.earlier: list[str] = []
         self.fingerprint, self.plain_names, self.grid = base.fingerprint, base.plain_names, base.grid
         counts = [task.memory.shape[1] for task in tasks]
         rows = attention_mask(num_tokens=base.num_prefix + base.grid[0] * base.grid[1], counts=counts, reads=self.reads)
@@ -118,8 +121,9 @@ class MaskedMemory(nn.Module):
         with torch.no_grad():
             pairs = [self._memory_kv(index, cast(Block, block)) for index, block in enumerate(self.base.blocks)]
         if pairs and pairs[0] is not None:
-            self.cached_k = torch.stack([k for k, _ in cast(list[tuple[Tensor, Tensor]], pairs)])  # (L, 1, H, M, d)
-            self.cached_v = torch.stack([v for _, v in cast(list[tuple[Tensor, Tensor]], pairs)])
+            known = cast(list[tuple[Tensor, Tensor]], pairs)
+            self.cached_k = torch.cat([k for k, _ in known]).flatten(1, 2)  # (L, H*M, d)
+            self.cached_v = torch.cat([v for _, v in known]).flatten(1, 2)
 
     def train(self, mode: bool = True) -> "MaskedMemory":
         """The base stays in eval mode; what was computed once for evaluation is forgotten when training begins."""
@@ -134,9 +138,7 @@ class MaskedMemory(nn.Module):
     def _start(self, x: Tensor) -> Tensor:
         """Class tokens (B, T, D) at the place of the base's own one (Fig. 3)."""
         tokens = torch.cat([self._task(index).class_token for index in range(len(self.tasks))], dim=1)
-        if "position" in self.base.position_tables:
-            tokens = tokens + cast(Tensor, self.base.position)[:, :1]
-        return tokens.to(x.dtype).expand(len(x), -1, -1)
+        return cast(ViT, self.base).place(tokens).to(x.dtype).expand(len(x), -1, -1)
 
     def _read(
         self, index: int, block: Block, attention: DenseAttention, tokens: Tensor, base: tuple[Tensor, Tensor]
@@ -153,7 +155,10 @@ class MaskedMemory(nn.Module):
     def _memory_kv(self, index: int, block: Block) -> tuple[Tensor, Tensor] | None:
         """Keys and values (1, H, M, d) of all tasks' memories in one layer; they do not depend on the images."""
         if self.cached_k is not None and self.cached_v is not None:
-            return self.cached_k[index], self.cached_v[index]
+            heads = cast(DenseAttention, block.attention).num_heads
+            return self.cached_k[None, index].unflatten(1, (heads, -1)), self.cached_v[None, index].unflatten(
+                1, (heads, -1)
+            )
         memory = torch.cat([self._task(task).memory[index] for task in range(len(self.tasks))])[None]  # (1, M, D)
         if memory.shape[1] == 0:
             return None

@@ -1,6 +1,6 @@
 """Learnable memory that leaves the base as it is: one task of `vitexp.regime.masked` (Sandler et al. 2022, 3.2)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -30,9 +30,9 @@ def memory_masked(
     """
     encoder = require_tokens(model, regime="memory_masked", mask=True)
     task = new_task(encoder, num_classes=num_classes, num_tokens=num_tokens, std=std, class_token=class_token)
-    return with_tasks(
-        encoder, [task], ["0"], [[]], memory_norm=memory_norm, lr_scale=lr_scale, weight_decay=weight_decay
-    )
+    masked = MaskedMemory(encoder, tasks=[task], names=["0"], reads=[[]], memory_norm=memory_norm)
+    set_rates(masked, last_task_parts(masked), lr_scale=lr_scale, weight_decay=weight_decay)
+    return masked
 
 
 def new_task(encoder: TokenEncoder, *, num_classes: int, num_tokens: int, std: float, class_token: str) -> TaskMemory:
@@ -46,21 +46,7 @@ def new_task(encoder: TokenEncoder, *, num_classes: int, num_tokens: int, std: f
     )
 
 
-def with_tasks(
-    encoder: TokenEncoder,
-    tasks: Sequence[TaskMemory],
-    names: Sequence[str],
-    reads: Sequence[Sequence[int]],
-    *,
-    memory_norm: bool,
-    lr_scale: Mapping[str, float],
-    weight_decay: Mapping[str, float | None],
-) -> MaskedMemory:
-    """The encoder with its tasks, of which the last trains."""
-    masked = MaskedMemory(encoder, tasks=tasks, names=names, reads=reads, memory_norm=memory_norm)
-    for task in tasks[:-1]:
-        task.requires_grad_(False)
-    last = f"tasks.{len(tasks) - 1}."
-    parts = {part: [f"{last}{part}"] for part in ("head", "class_token", "memory")}
-    set_rates(masked, parts, lr_scale=lr_scale, weight_decay=weight_decay)
-    return masked
+def last_task_parts(masked: MaskedMemory) -> dict[str, list[str]]:
+    """The parts of the task that trains, with the prefixes of their parameters' names."""
+    last = f"tasks.{len(masked.tasks) - 1}."
+    return {part: [f"{last}{part}"] for part in ("head", "class_token", "memory")}

@@ -66,7 +66,9 @@ def value_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
     return table
 
 
-def predictions_table(rows: Sequence[Mapping[str, Any]], file: Path | None = None) -> RenderableType:
+def predictions_table(
+    rows: Sequence[Mapping[str, Any]], file: Path | None = None, *, title: str = ""
+) -> RenderableType:
     """Images with their best classes; with `file`, which has all of them, only the first here.
 
     Args:
@@ -74,7 +76,7 @@ def predictions_table(rows: Sequence[Mapping[str, Any]], file: Path | None = Non
         file: the CSV that the caption names.
     """
     shown = rows if file is None else rows[:_SHOWN]
-    table = _table("image", "prediction", fold=("image",))
+    table = _table("image", "prediction", title=title, fold=("image",))
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("then", ratio=1)
     for row in shown:
