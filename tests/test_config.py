@@ -122,6 +122,7 @@ def test_a_users_own_folder_of_options(tmp_path: Path) -> None:
         ["--help"],
         ["--version"],
         ["--cfg", "job"],
+        ["--info", "defaults"],
         ["list", "models"],
         ["list", "attention"],
         ["list", "runs"],
