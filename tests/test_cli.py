@@ -168,7 +168,11 @@ def train_killed_at(step: int, monkeypatch, arguments: list[str]) -> None:
             main(arguments)
 
 
-@pytest.mark.parametrize("extra", [[], ["trainer.ema=0.9"], ["trainer.accumulate=2", "augment=strong"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "extra",
+    [[], ["trainer.ema=0.9"], ["trainer.accumulate=2", "augment=strong"], ["attention=reattention"]],
+    ids=" ".join,
+)
 def test_a_killed_run_resumes_to_the_same_bits(extra: list[str], tmp_path: Path, monkeypatch) -> None:
     arguments = [*SMALL, "quiet=true", "trainer.checkpoint_seconds=0", "trainer.log_every=1", *extra]
     outcomes = []

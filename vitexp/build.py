@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
+from vitexp.checkpoint.adapter import put_adapter
 from vitexp.checkpoint.load import load_weights
 from vitexp.checkpoint.read import read_metadata
 from vitexp.errors import ConfigError, VitexpError
@@ -65,7 +66,7 @@ def build_data(cfg: DictConfig) -> Any:
 
 
 def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bool = True) -> nn.Module:
-    """The model of a configuration: seeded weights, then `checkpoint`, then the regime.
+    """The model of a configuration: seeded weights, then `checkpoint`, then the regime, then `adapter`.
 
     Args:
         cfg: from `vitexp.compose`.
@@ -78,15 +79,31 @@ def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bo
     """
     torch.manual_seed(mix(cfg.seed, _INIT))
     model: nn.Module = make(cfg.model)
+    if cfg.backbone_checkpoint is not None and cfg.checkpoint is None:
+        lines = load_weights(_backbone(model), cfg.backbone_checkpoint, position_method=cfg.position_method)
+        if notes is not None:
+            notes.extend(lines)
     if (narrow := _narrow(cfg)) is not None:
         narrow(model)
     if cfg.checkpoint is not None:
-        lines = load_weights(model, cfg.checkpoint, position_method=cfg.position_method, new_head=new_head)
+        fresh = new_head or cfg.get("adapter") is not None  # an adapter brings its own head
+        lines = load_weights(model, cfg.checkpoint, position_method=cfg.position_method, new_head=fresh)
         if notes is not None:
             notes.extend(lines)
     regime = make(cfg.regime)
     trained: nn.Module = regime(model, num_classes=cfg.data.num_classes)
+    if cfg.get("adapter") is not None:
+        put_adapter(trained, cfg.adapter)
     return trained
+
+
+def _backbone(model: nn.Module) -> nn.Module:
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        raise ConfigError(
+            f"backbone_checkpoint is for detectors, and {type(model).__name__} has no backbone; use checkpoint=FILE"
+        )
+    return backbone
 
 
 def _narrow(cfg: DictConfig) -> Any:
@@ -166,7 +183,9 @@ def channels_last(cfg: DictConfig, model: nn.Module) -> bool:
     asked = cfg.trainer.channels_last
     if asked not in (True, False, "auto"):
         raise ConfigError(f"trainer.channels_last={asked} is not known; use auto, true or false")
-    return bool(asked) if asked != "auto" else any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    if asked != "auto":
+        return bool(asked)
+    return getattr(model, "prefers_channels_last", False) or any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -186,7 +205,7 @@ def count_macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
 
     with torch.device("meta"):
         images = torch.empty(1, *shape)
-    twin = copy.deepcopy(model).to("meta").eval()
+    twin = copy.deepcopy(model).to("meta").eval().requires_grad_(False)  # the counter hooks what takes gradients
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         twin(images)
     return counter.get_total_flops() // 2

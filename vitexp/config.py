@@ -20,6 +20,7 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from vitexp.command import VERBS
 from vitexp.errors import ConfigError
 from vitexp.rules import patch_size, stem_stride
 from vitexp.schema import ALIASES, CHOICES, GROUPS, NOT_NEGATIVE, POSITIVE, SHARES, RunConfig
@@ -39,6 +40,7 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=RunConfig)
     OmegaConf.register_new_resolver("patch_size", patch_size, replace=True)
     OmegaConf.register_new_resolver("stem_stride", stem_stride, replace=True)
+    OmegaConf.register_new_resolver("repeat", lambda value, times: [value] * times, replace=True)
     OmegaConf.register_new_resolver("share", lambda share, whole: int(share * whole), replace=True)
 
 
@@ -75,8 +77,22 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] 
         for override in valued:
             _check_type(override, cfg)
         cfg = _compose(search + [o.input_line or "" for o in parsed])
+    _place_backbone(cfg, search, extra)
     check_values(cfg)
     return cfg
+
+
+def _place_backbone(cfg: DictConfig, search: list[str], extra: Sequence[Path]) -> None:
+    """Put the model that `model.backbone` names in place of its name, with the attention that it brings."""
+    name = OmegaConf.select(cfg, "model.backbone")
+    if not isinstance(name, str):
+        return
+    check_option("model", name, extra)
+    node: Any = OmegaConf.to_container(_compose([*search, f"model={name}"]).model, resolve=False)
+    if "backbone" in node:
+        raise ConfigError(f"backbone={name} is a detector itself; use a classification model such as backbone=vit_ti16")
+    text = OmegaConf.to_yaml(OmegaConf.create(node)).replace("${model.", "${model.backbone.")
+    cfg.model.backbone = OmegaConf.create(text)
 
 
 def parse(text: str) -> Override:
@@ -90,9 +106,7 @@ def parse(text: str) -> Override:
         if not equals:
             raise ConfigError(
                 f"'{text}' is neither a verb nor key=value; `vitexp --help` lists both"
-                + _nearest(
-                    text, [*GROUPS, "train", "evaluate", "resume", "predict", "list", "benchmark", "analyze", "prune"]
-                )
+                + _nearest(text, [*GROUPS, *VERBS])
             ) from None
     try:
         return parser.parse_override(f"{key}={_quote(value)}")

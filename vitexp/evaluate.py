@@ -1,5 +1,6 @@
 """`vitexp evaluate run=last`, or `model=... checkpoint=... data=...`: test weights, here or elsewhere."""
 
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp import build
-from vitexp.callback.pictures import Pictures
+from vitexp.callback.box_pictures import pictures_of
 from vitexp.callback.progress import Progress
+from vitexp.checkpoint.adapter import ADAPTER, is_adapter
 from vitexp.checkpoint.safe_io import BEST, LAST, SafeCheckpointIO
 from vitexp.command import Command
 from vitexp.errors import CheckpointError, ConfigError
 from vitexp.fit import WEIGHTS
+from vitexp.joined import evaluate_joined, joined_run
 from vitexp.reopen import reopen
 from vitexp.report.screen import print_metrics, print_notes
 from vitexp.run import Run, find, write_json
@@ -29,6 +32,8 @@ def evaluate(command: Command) -> dict[str, Any]:
     """
     if command.cfg.run is None and command.cfg.checkpoint is None:
         raise ConfigError("evaluate needs weights; give run=last (or a run's name), or model=... checkpoint=FILE")
+    if (joined := joined_run(command)) is not None:
+        return evaluate_joined(command, joined)
     run, cfg = open_for(command, allowed=ALLOWED, verb="evaluate")
     notes: list[str] = []
     data = build.build_data(cfg)
@@ -38,14 +43,15 @@ def evaluate(command: Command) -> dict[str, Any]:
     print_notes(notes, quiet=cfg.quiet)
     where = _folder(run, cfg)
     where.mkdir(parents=True, exist_ok=True)
-    pictures = Pictures()
+    pictures = pictures_of(cfg.chosen.task)
     callbacks = [pictures, Progress(quiet=cfg.quiet)]
     trainer = build.build_trainer(cfg, callbacks=callbacks, loggers=[], folder=where)
     build.switches(cfg, task.model, inference=True)
     trainer.test(task, datamodule=data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     pictures.draw(where, data)
-    per_class = dict(zip(data.class_names, task.per_class.tolist(), strict=True))
+    scores = zip(data.class_names, task.per_class.tolist(), strict=True)
+    per_class = {name: score for name, score in scores if not math.isnan(score)}  # of classes that the data has
     record = {"checkpoint": cfg.checkpoint, "data": cfg.chosen.data, "metrics": metrics, "per_class": per_class}
     write_json(where / "evaluation.json", record)
     if not cfg.quiet:
@@ -54,13 +60,19 @@ def evaluate(command: Command) -> dict[str, Any]:
 
 
 def open_for(command: Command, *, allowed: tuple[str, ...], verb: str) -> tuple[Run | None, DictConfig]:
-    """The run that a verb is about, its configuration with `checkpoint` its weights; or None and the command's."""
+    """The run that a verb is about, its configuration with its weights in it; or None and the command's."""
     if command.cfg.run is None:
         return None, command.cfg
     run = find(command.cfg.run, Path(command.cfg.outputs))
     cfg = reopen(run, command.overrides, command.cfg, allowed=allowed, verb=verb)
-    OmegaConf.update(cfg, "checkpoint", str(weights_of(run, cfg)), force_add=True)
+    trained_on(run, cfg)
     return run, cfg
+
+
+def trained_on(run: Run, cfg: DictConfig) -> None:
+    """Enter a run's weights into its configuration: as `checkpoint`, or as `adapter` over its checkpoint."""
+    file = weights_of(run, cfg)
+    OmegaConf.update(cfg, "adapter" if is_adapter(file) else "checkpoint", str(file), force_add=True)
 
 
 def weights_of(run: Run, cfg: DictConfig) -> Path:
@@ -69,9 +81,10 @@ def weights_of(run: Run, cfg: DictConfig) -> Path:
     Raises:
         CheckpointError: the run has saved none, or they are damaged.
     """
-    finished, wanted = run.path / WEIGHTS, cfg.select
-    if finished.is_file() and wanted == run.config().select:
-        return finished
+    wanted = cfg.select
+    for finished in (run.path / WEIGHTS, run.path / ADAPTER):
+        if finished.is_file() and wanted == run.config().select:
+            return finished
     file = run.checkpoints / (BEST if wanted == "best" else LAST)
     if not file.is_file():
         raise CheckpointError(f"run {run.name} ({run.state}) has saved no weights yet; `vitexp resume run={run.name}`")

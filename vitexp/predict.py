@@ -1,4 +1,7 @@
-"""`vitexp predict run=last image=cat.jpg`: the five most likely classes of images, as a table and a CSV file."""
+"""`vitexp predict run=last image=cat.jpg`: the five most likely classes of images, as a table and a CSV file.
+
+A detector gives boxes instead: see `predict_boxes`.
+"""
 
 import csv
 import json
@@ -15,6 +18,8 @@ from vitexp.command import Command
 from vitexp.data.image import SUFFIXES
 from vitexp.errors import ConfigError, DataError
 from vitexp.evaluate import open_for
+from vitexp.joined import joined_run, predict_joined
+from vitexp.predict_boxes import predict_boxes
 from vitexp.report.screen import show
 from vitexp.report.table import predictions_table
 
@@ -43,9 +48,11 @@ def predict(command: Command) -> dict[str, Any]:
         raise ConfigError("predict needs weights; give run=last (or a run's name), or model=... checkpoint=FILE")
     if command.cfg.image is None:
         raise ConfigError("predict needs images; give image=FILE, image=FOLDER or image='FOLDER/*.jpg'")
+    paths = image_paths(command.cfg.image)
+    if (joined := joined_run(command)) is not None:
+        return predict_joined(command, joined, paths)
     run, cfg = open_for(command, allowed=ALLOWED, verb="predict")
-    paths = image_paths(cfg.image)
-    classes = known_classes(cfg.checkpoint)
+    classes = known_classes(cfg.get("adapter") or cfg.checkpoint)
     data = build.make(cfg.data.module)
     if classes is None:
         data.prepare_data()
@@ -55,11 +62,14 @@ def predict(command: Command) -> dict[str, Any]:
         cfg.data.num_classes = len(classes)
     task = build.build_task(cfg, build.build_model(cfg, new_head=False)).eval()
     build.switches(cfg, task.model, inference=True)
+    folder = run.path if run is not None else Path()
+    if cfg.chosen.task == "detect":
+        return {"detections": predict_boxes(task, data, paths, classes, folder, quiet=cfg.quiet)}
     rows = []
     for start in range(0, len(paths), cfg.data.batch_size):
         part = paths[start : start + cfg.data.batch_size]
         rows += _label(task, torch.stack([data.read_image(path) for path in part]), part, classes)
-    file = (run.path if run is not None else Path()) / "predictions.csv"
+    file = folder / "predictions.csv"
     _write(rows, file)
     show(predictions_table(rows, file), quiet=cfg.quiet)
     return {"images": len(paths)}

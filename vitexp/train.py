@@ -5,6 +5,7 @@ from typing import Any
 from vitexp import build
 from vitexp.command import Command
 from vitexp.fit import fit
+from vitexp.pages import reporting
 from vitexp.report.screen import print_notes
 from vitexp.run import create, working
 
@@ -21,6 +22,6 @@ def train(command: Command) -> dict[str, Any]:
     task = build.build_task(cfg, model)
     print_notes(notes, quiet=cfg.quiet)
     run = create(cfg, argv=command.argv, overrides=command.overrides, folder=command.folder)
-    with working(run):
+    with reporting(run), working(run):
         run.update(classes=list(data.class_names))
         return fit(cfg, run, data, task)

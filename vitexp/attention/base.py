@@ -55,7 +55,7 @@ class DenseAttention(nn.Module, ABC):
             x: tokens; queries, keys and values.
             context: (B or 1, M, D), more keys and values after those of x.
             mask: bool, True = may attend, broadcast to (B, H, N, N + M); a query that may attend nothing gives zeros.
-            bias: float, added to the scores, broadcast to (B, H, N, N + M).
+            bias: float, added to the scores, broadcast to (B, H, N, N + M); -inf hides as the mask does.
         """
         q, k, v = self.qkv(x, context)
         values = self.attend(q, k, v, mask, bias)
@@ -68,7 +68,7 @@ class DenseAttention(nn.Module, ABC):
         if context is None:
             return q, k, v
         more_k, more_v = self.kv(context)
-        more_k, more_v = more_k.expand(len(x), -1, -1, -1), more_v.expand(len(x), -1, -1, -1)
+        more_k, more_v = more_k.expand(x.shape[0], -1, -1, -1), more_v.expand(x.shape[0], -1, -1, -1)
         return q, torch.cat([k, more_k], dim=2), torch.cat([v, more_v], dim=2)
 
     def kv(self, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,11 +112,32 @@ def fused_attention(
     scale: float,
     dropout_rate: float = 0.0,
 ) -> Tensor:
-    """`masked_softmax(scale * q @ k.T + bias, mask) @ v` by torch's fused kernel, the map never in memory."""
+    """`masked_softmax(scale * q @ k.T + bias, mask) @ v` by torch's fused kernel, the map never in memory.
+
+    The CPU has no such kernel where the bias trains; what torch does there takes longer than the map in three steps.
+    """
     if bias is not None:
         bias = bias.to(q.dtype)
-        mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
+        trains = bias.requires_grad and torch.is_grad_enabled()
+        if trains and q.device.type == "cpu" and not torch.compiler.is_compiling():
+            return _attention_in_steps(q * scale if scale != 1 else q, k, v, mask, bias, dropout_rate=dropout_rate)
+        mask = bias if mask is None else torch.where(mask, bias, -torch.inf)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_rate, scale=scale)
+
+
+def _attention_in_steps(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor, *, dropout_rate: float
+) -> Tensor:
+    """As `fused_attention`, the map in memory and as few passes over it as there can be."""
+    scores = q @ k.transpose(-2, -1)  # (B, H, N, N + M)
+    scores += bias
+    if mask is None:
+        weights = scores.softmax(dim=-1)
+    elif bool(mask.any(dim=-1).all()):
+        weights = scores.masked_fill_(~mask, -torch.inf).softmax(dim=-1)
+    else:
+        weights = masked_softmax(scores, mask)
+    return F.dropout(weights, dropout_rate) @ v if dropout_rate else weights @ v
 
 
 def check_heads(dim: int, num_heads: int) -> None:

@@ -115,6 +115,7 @@ def _origin(model: Loadable, tensors: Tensors, source: str | Path) -> Origin | N
 def _translate(tensors: Tensors, origin: Origin, lines: list[str]) -> Tensors:
     dropped = [name for name in tensors if re.search(origin.dropped, name)]
     lines += [f"{name}: dropped, the model has no such layer ({origin.name})" for name in dropped]
+    lines += [f"{note} ({origin.name})" for note in origin.notes]
     return origin.translate({name: tensor for name, tensor in tensors.items() if name not in dropped})
 
 
@@ -123,7 +124,8 @@ def _without_other_head(model: Loadable, tensors: Tensors, expected: Tensors, li
     names = model.head_names
     if all(name in tensors and tensors[name].shape == expected[name].shape for name in names):
         return tensors, False
-    given = [len(tensors[name]) for name in names if name in tensors]
+    # A detector has logits besides those of the classes.
+    given = [len(tensors[name]) - len(expected[name]) + model.num_classes for name in names if name in tensors]
     was = f"{given[0]} classes in the file" if given else "none in the file"
     lines.append(f"{', '.join(names)}: {was}, {model.num_classes} here: a new head that starts at zero")
     return {name: tensor for name, tensor in tensors.items() if name not in names}, True
