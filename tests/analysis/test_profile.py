@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
-import torch
 from subjects import subject
 from tiny import tiny_vit
 
-from vitexp.analysis.profile import KINDS, Profiled, kind_of, part_of
+from vitexp.analysis.profile import KINDS, Profile, Profiled, _macs, kind_of, part_of
 from vitexp.build import count_macs
 
 
@@ -42,22 +41,37 @@ def test_parts() -> None:
     assert part_of(model.blocks[0].attention.out) is None
 
 
-def test_a_model_is_profiled(tmp_path: Path) -> None:
-    model, analysis = tiny_vit(dim=32, depth=2), Profiled(repeats=2)
-    looked = subject(model, count=2)
-    measured = analysis.measure(looked)
+def test_multiply_accumulates_by_part() -> None:
+    model = tiny_vit(dim=32, depth=2)
+    macs = _macs(model, subject(model, count=2).images)
     tokens, dim = 17, 32
-    assert measured.macs["mlp"] == 2 * 2 * 8 * tokens * dim * dim
-    assert measured.macs["attention"] == 2 * 2 * (4 * tokens * dim * dim + 2 * tokens * tokens * dim)
-    assert sum(measured.macs.values()) == 2 * count_macs(model, (3, 16, 16))
-    assert set(measured.kinds) == set(KINDS)
-    values = analysis.summary(measured)
-    assert sum(values[f"{kind}_share"] for kind in KINDS) == pytest.approx(1.0)
-    assert 0.0 < values["memory_bound_share"] < 1.0
-    assert measured.parts["attention"] > 0
-    assert measured.parts["mlp"] > 0
+    assert macs["mlp"] == 2 * 2 * 8 * tokens * dim * dim
+    assert macs["attention"] == 2 * 2 * (4 * tokens * dim * dim + 2 * tokens * tokens * dim)
+    assert sum(macs.values()) == 2 * count_macs(model, (3, 16, 16))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    assert torch.is_grad_enabled()
+
+
+def test_shares_and_picture(tmp_path: Path) -> None:
+    kinds = dict(zip(KINDS, (6.0, 1.0, 1.0, 0.5, 0.5, 1.0), strict=True))
+    parts, macs = {"attention": 2.0, "mlp": 4.0, "rest": 1.0}, {"attention": 30, "mlp": 60, "rest": 10}
+    measured = Profile(kinds=kinds, parts=parts, macs=macs, latency=0.5, images=4, peak=400.0)
+    analysis = Profiled(repeats=2)
+    values = analysis.summary(measured)
+    assert values["memory_bound_share"] == pytest.approx(0.3)
+    assert values["attention_to_mlp"] == 0.5
+    assert values["images_per_second"] == 8
+    assert values["share_of_peak"] == 0.5
     analysis.draw({"trained": measured}, tmp_path / "profile.png", "tiny")
     assert (tmp_path / "profile.svg").is_file()
     assert len(analysis.rows(measured)) == len(KINDS) + 3
+
+
+@pytest.mark.slow  # the profiler takes seconds to start
+def test_a_model_is_profiled() -> None:
+    model, analysis = tiny_vit(dim=32, depth=2), Profiled(repeats=2)
+    measured = analysis.measure(subject(model, count=2))
+    values = analysis.summary(measured)
+    assert sum(values[f"{kind}_share"] for kind in KINDS) == pytest.approx(1.0)
+    assert 0.0 < values["memory_bound_share"] < 1.0
+    assert min(measured.parts["attention"], measured.parts["mlp"], measured.latency) > 0
+    assert values["other_share"] < 0.1, "operations without a kind"
