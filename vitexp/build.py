@@ -77,6 +77,10 @@ def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bo
     """
     torch.manual_seed(mix(cfg.seed, _INIT))
     model: nn.Module = make(cfg.model)
+    if cfg.backbone_checkpoint is not None and cfg.checkpoint is None:
+        lines = load_weights(_backbone(model), cfg.backbone_checkpoint, position_method=cfg.position_method)
+        if notes is not None:
+            notes.extend(lines)
     if cfg.checkpoint is not None:
         fresh = new_head or cfg.get("adapter") is not None  # an adapter brings its own head
         lines = load_weights(model, cfg.checkpoint, position_method=cfg.position_method, new_head=fresh)
@@ -87,6 +91,15 @@ def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bo
     if cfg.get("adapter") is not None:
         put_adapter(trained, cfg.adapter)
     return trained
+
+
+def _backbone(model: nn.Module) -> nn.Module:
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        raise ConfigError(
+            f"backbone_checkpoint is for detectors, and {type(model).__name__} has no backbone; use checkpoint=FILE"
+        )
+    return backbone
 
 
 def build_task(cfg: DictConfig, model: nn.Module) -> Any:
@@ -156,7 +169,9 @@ def channels_last(cfg: DictConfig, model: nn.Module) -> bool:
     asked = cfg.trainer.channels_last
     if asked not in (True, False, "auto"):
         raise ConfigError(f"trainer.channels_last={asked} is not known; use auto, true or false")
-    return bool(asked) if asked != "auto" else any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    if asked != "auto":
+        return bool(asked)
+    return getattr(model, "prefers_channels_last", False) or any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

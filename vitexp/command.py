@@ -33,6 +33,7 @@ VERBS = {
     "dashboard": ("vitexp.dashboard", "all runs in the browser, running ones live; on this machine only"),
     "concat": ("vitexp.concat", "join trained memories in one model: adapters=[run_a,run_b] checkpoint=BASE"),
     "list": ("vitexp.list", "models, data, attention, regimes, experiments, runs or adapters"),
+    "analyze": ("vitexp.analyze", "look inside a model: vitexp analyze analysis=similarity run=last"),
     "benchmark": ("vitexp.benchmark", "speed as ratios in one run: our model, timm's, a bare loop"),
 }
 

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vitexp.command import VERBS
 from vitexp.errors import ConfigError
 from vitexp.rules import patch_size, stem_stride
-from vitexp.schema import ALIASES, CHOICES, GROUPS, NOT_NEGATIVE, POSITIVE, RunConfig
+from vitexp.schema import ALIASES, CHOICES, GROUPS, NOT_NEGATIVE, POSITIVE, SHARES, RunConfig
 
 
 def conf_dir() -> Path:
@@ -77,8 +77,22 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] 
         for override in valued:
             _check_type(override, cfg)
         cfg = _compose(search + [o.input_line or "" for o in parsed])
+    _place_backbone(cfg, search, extra)
     check_values(cfg)
     return cfg
+
+
+def _place_backbone(cfg: DictConfig, search: list[str], extra: Sequence[Path]) -> None:
+    """Put the model that `model.backbone` names in place of its name, with the attention that it brings."""
+    name = OmegaConf.select(cfg, "model.backbone")
+    if not isinstance(name, str):
+        return
+    check_option("model", name, extra)
+    node: Any = OmegaConf.to_container(_compose([*search, f"model={name}"]).model, resolve=False)
+    if "backbone" in node:
+        raise ConfigError(f"backbone={name} is a detector itself; use a classification model such as backbone=vit_ti16")
+    text = OmegaConf.to_yaml(OmegaConf.create(node)).replace("${model.", "${model.backbone.")
+    cfg.model.backbone = OmegaConf.create(text)
 
 
 def parse(text: str) -> Override:
@@ -117,6 +131,10 @@ def check_values(cfg: DictConfig) -> None:
         if isinstance(value, int | float) and not isinstance(value, bool) and not value >= lowest:
             bound = "above 0" if lowest else "0 or more"
             raise ConfigError(f"{key}={value} is out of range; use a value {bound}")
+    for key in SHARES:
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not 0 <= value <= 1:
+            raise ConfigError(f"{key}={value} is out of range; use a value from 0 to 1")
     OmegaConf.to_container(cfg, resolve=True)
 
 

@@ -1,5 +1,6 @@
 """`vitexp evaluate run=last`, or `model=... checkpoint=... data=...`: test weights, here or elsewhere."""
 
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp import build
-from vitexp.callback.pictures import Pictures
+from vitexp.callback.box_pictures import pictures_of
 from vitexp.callback.progress import Progress
 from vitexp.checkpoint.adapter import ADAPTER, is_adapter
 from vitexp.checkpoint.safe_io import BEST, LAST, SafeCheckpointIO
@@ -42,14 +43,15 @@ def evaluate(command: Command) -> dict[str, Any]:
     print_notes(notes, quiet=cfg.quiet)
     where = _folder(run, cfg)
     where.mkdir(parents=True, exist_ok=True)
-    pictures = Pictures()
+    pictures = pictures_of(cfg.chosen.task)
     callbacks = [pictures, Progress(quiet=cfg.quiet)]
     trainer = build.build_trainer(cfg, callbacks=callbacks, loggers=[], folder=where)
     build.switches(cfg, task.model, inference=True)
     trainer.test(task, datamodule=data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     pictures.draw(where, data)
-    per_class = dict(zip(data.class_names, task.per_class.tolist(), strict=True))
+    scores = zip(data.class_names, task.per_class.tolist(), strict=True)
+    per_class = {name: score for name, score in scores if not math.isnan(score)}  # of classes that the data has
     record = {"checkpoint": cfg.checkpoint, "data": cfg.chosen.data, "metrics": metrics, "per_class": per_class}
     write_json(where / "evaluation.json", record)
     if not cfg.quiet:

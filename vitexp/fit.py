@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from vitexp import build
 from vitexp.callback.average import Average
+from vitexp.callback.box_pictures import pictures_of
 from vitexp.callback.finite import Finite
 from vitexp.callback.logger import build_loggers, close_loggers, log_picture, wandb_id
 from vitexp.callback.metrics_file import read_metrics
@@ -27,12 +29,21 @@ from vitexp.errors import ResourceError
 from vitexp.headline import print_header
 from vitexp.report.screen import print_card
 from vitexp.run import Run
+from vitexp.subject import watch
 from vitexp.tasks import save_adapter
 
 WEIGHTS = "weights.safetensors"
 
 
-def fit(cfg: DictConfig, run: Run, data: Any, task: Any, *, position: dict[str, int] | None = None) -> dict[str, float]:
+def fit(
+    cfg: DictConfig,
+    run: Run,
+    data: Any,
+    task: Any,
+    *,
+    position: dict[str, int] | None = None,
+    watchers: Sequence[Callback] = (),
+) -> dict[str, float]:
     """Train to the end, test once, save weights and pictures; returns the final metrics.
 
     Args:
@@ -41,12 +52,17 @@ def fit(cfg: DictConfig, run: Run, data: Any, task: Any, *, position: dict[str, 
         data: the data module.
         task: the task around the model.
         position: `step`, `epoch` and `batch` at which `last.ckpt` goes on; None starts at the beginning.
+        watchers: more callbacks, called after those of every run.
     """
     if position is not None:
         data.start = (position["epoch"], position["batch"])
     loggers = _loggers(cfg, run, position)
     trainer = build.build_trainer(
-        cfg, callbacks=_callbacks(cfg, run), loggers=loggers, folder=run.path, plugins=[SafeCheckpointIO()]
+        cfg,
+        callbacks=[*_callbacks(cfg, run, data), *watchers],
+        loggers=loggers,
+        folder=run.path,
+        plugins=[SafeCheckpointIO()],
     )
     build.switches(cfg, task.model)
     if not cfg.quiet and trainer.is_global_zero:
@@ -87,7 +103,7 @@ def _loggers(cfg: DictConfig, run: Run, position: dict[str, int] | None) -> list
     return list(loggers)
 
 
-def _callbacks(cfg: DictConfig, run: Run) -> list[Callback]:
+def _callbacks(cfg: DictConfig, run: Run, data: Any) -> list[Callback]:
     """In the order in which Lightning calls them; the safe point saves last, when all others have counted."""
     settings, finite = cfg.trainer, Finite(every=cfg.trainer.log_every)
     average = [Average(decay=settings.ema)] if settings.ema is not None else []
@@ -96,7 +112,8 @@ def _callbacks(cfg: DictConfig, run: Run) -> list[Callback]:
         finite,
         *average,
         StepLog(every=settings.log_every),
-        Pictures(),
+        pictures_of(cfg.chosen.task),
+        *watch(cfg, run, data),
         Progress(quiet=cfg.quiet),
         SafePoint(folder=run.checkpoints, every_s=settings.checkpoint_seconds, finite=finite),
     ]

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from vitexp.compatibility import compatibility
 from vitexp.config import conf_dir, options
 from vitexp.errors import ConfigError
 from vitexp.report.console import make_console
@@ -44,6 +45,9 @@ def print_list(words: Sequence[str]) -> int:
     group = LISTS[targets[0]]
     if group == "model":
         make_console().print(models_table([(name, reference(name)) for name in options("model")]))
+        return 0
+    if group == "attention":
+        make_console().print(value_table(*compatibility()))
         return 0
     rows = [(option, describe(conf_dir() / group / f"{option}.yaml")) for option in options(group)]
     make_console().print(options_table(group, rows))
@@ -89,7 +93,9 @@ def _adapter(run: Run) -> tuple[object, ...]:
 def _row(run: Run) -> dict[str, object]:
     chosen = run.record.get("chosen", {})
     metrics = run.record.get("metrics", {})
-    best = next((name for name in ("test/top1", "best/val/top1", "val/top1") if name in metrics), None)
+    best = next(
+        (name for name in ("test/top1", "test/map", "best/val/top1", "val/top1", "val/map") if name in metrics), None
+    )
     return {
         "name": run.name,
         **{group: chosen.get(group, "?") for group in ("model", "data", "regime")},

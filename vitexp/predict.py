@@ -1,4 +1,7 @@
-"""`vitexp predict run=last image=cat.jpg`: the five most likely classes of images, as a table and a CSV file."""
+"""`vitexp predict run=last image=cat.jpg`: the five most likely classes of images, as a table and a CSV file.
+
+A detector gives boxes instead: see `predict_boxes`.
+"""
 
 import csv
 import json
@@ -16,6 +19,7 @@ from vitexp.data.image import SUFFIXES
 from vitexp.errors import ConfigError, DataError
 from vitexp.evaluate import open_for
 from vitexp.joined import joined_run, predict_joined
+from vitexp.predict_boxes import predict_boxes
 from vitexp.report.screen import show
 from vitexp.report.table import predictions_table
 
@@ -58,11 +62,14 @@ def predict(command: Command) -> dict[str, Any]:
         cfg.data.num_classes = len(classes)
     task = build.build_task(cfg, build.build_model(cfg, new_head=False)).eval()
     build.switches(cfg, task.model, inference=True)
+    folder = run.path if run is not None else Path()
+    if cfg.chosen.task == "detect":
+        return {"detections": predict_boxes(task, data, paths, classes, folder, quiet=cfg.quiet)}
     rows = []
     for start in range(0, len(paths), cfg.data.batch_size):
         part = paths[start : start + cfg.data.batch_size]
         rows += _label(task, torch.stack([data.read_image(path) for path in part]), part, classes)
-    file = (run.path if run is not None else Path()) / "predictions.csv"
+    file = folder / "predictions.csv"
     _write(rows, file)
     show(predictions_table(rows, file), quiet=cfg.quiet)
     return {"images": len(paths)}

@@ -19,12 +19,16 @@ AT_384 = {
     "vit_l32": 306_632_680,
 }
 MEAN_POOLED = {"vit_s16": 22_049_896, "vit_b16": 86_566_120, "vit_s32": 22_878_184, "vit_b32": 88_222_696}
-MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 
 
 @cache
 def composed(name):
     return compose([f"model={name}", "data.channels=3"])
+
+
+# Detectors have tests/model/test_detr_counts.py.
+MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
+MODELS = [name for name in MODELS if composed(name).chosen.task != "detect"]
 
 
 def build(name, size, classes, **options):
@@ -67,7 +71,7 @@ def test_published_count_of_heads(classes, expected):
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "expected"), [("vit_nano", "digits", 58_346), ("vit_micro", "cifar100", 1_329_092)]
+    ("name", "data", "expected"), [("vit_nano", "digits", 58_346), ("vit_micro", "cifar100", 655_108)]
 )
 def test_count_that_the_file_states(name, data, expected):
     cfg = compose([f"model={name}", f"data={data}"])
@@ -83,4 +87,4 @@ def test_every_model_runs_at_every_size(name, size):
     assert model(images).shape == (2, 7)
     (*_, last) = model.features(images)
     assert last.shape[0] == 2
-    assert last.shape[2] * model.strides[-1] == size
+    assert last.shape[2] == -(-size // model.strides[-1])  # an odd map halves upwards

@@ -124,7 +124,8 @@ def _without_other_head(model: Loadable, tensors: Tensors, expected: Tensors, li
     names = model.head_names
     if all(name in tensors and tensors[name].shape == expected[name].shape for name in names):
         return tensors, False
-    given = [len(tensors[name]) for name in names if name in tensors]
+    # A detector has logits besides those of the classes.
+    given = [len(tensors[name]) - len(expected[name]) + model.num_classes for name in names if name in tensors]
     was = f"{given[0]} classes in the file" if given else "none in the file"
     lines.append(f"{', '.join(names)}: {was}, {model.num_classes} here: a new head that starts at zero")
     return {name: tensor for name, tensor in tensors.items() if name not in names}, True

@@ -1,4 +1,4 @@
-"""Foreign names of a ViT's tensors: timm, Hugging Face (5.x and before), and the authors' `.npz` files.
+"""Foreign names of a ViT's tensors: timm, Hugging Face (5.x and before), and the authors' `.npz` files; hybrids too.
 
 Two layouts of the authors' are known: google-research/vision_transformer (`Transformer/encoderblock_0/...`) and
 big_vision (a `params/` prefix, other sub-indices, layers perhaps stacked, no position for the class token).
@@ -19,6 +19,11 @@ _TIMM = (
     (".attention.qkv_projection.", ".attn.qkv."),
     (".attention.out.", ".attn.proj."),
 )
+_TIMM_HYBRID = (
+    (r"^patch_embed\.backbone\.(?:stem\.)?(conv|norm)\.", r"stem.root.\1."),
+    (r"^patch_embed\.backbone\.stages\.(\d+)\.blocks\.(\d+)\.downsample\.", r"stem.units.\1.\2.shortcut."),
+    (r"^patch_embed\.backbone\.stages\.(\d+)\.blocks\.(\d+)\.(conv|norm)(\d)\.", r"stem.units.\1.\2.conv\4.\3."),
+)
 _HF = (
     (r"^vit\.", ""),
     (r"^embeddings\.cls_token$", "class_token"),
@@ -37,6 +42,13 @@ _HF = (
 )
 _NPZ = (
     (r"^(opt/target/|params/img/|params/)", ""),
+    (r"^conv_root/", "stem.root.conv/"),
+    (r"^gn_root/", "stem.root.norm/"),
+    (r"^block(\d+)/unit(\d+)/", lambda found: f"stem.units.{int(found[1]) - 1}.{int(found[2]) - 1}."),
+    (r"(stem\.units\..*)conv_proj/", r"\1shortcut.conv/"),
+    (r"(stem\.units\..*)gn_proj/", r"\1shortcut.norm/"),
+    (r"(stem\.units\..*)conv(\d)/", r"\1conv\2.conv/"),
+    (r"(stem\.units\..*)gn(\d)/", r"\1conv\2.norm/"),
     (r"^cls$", "class_token"),
     (r"^(Transformer/posembed_input/pos_embedding|pos_embedding)$", "position"),
     (r"^embedding/", "stem.projection/"),
@@ -58,7 +70,13 @@ def to_timm(tensors: Tensors) -> Tensors:
     Raises:
         CheckpointError: a part that timm's ViT has not, such as another attention or another stem.
     """
-    renamed = rename(tensors, [(re.escape(ours), theirs) for ours, theirs in _TIMM])
+    stem = "stem." if any(name.startswith("stem.units.") for name in tensors) else ""  # timm's root alone has none
+    hybrid = (
+        (r"^stem\.root\.", f"patch_embed.backbone.{stem}"),
+        (r"^stem\.units\.(\d+)\.(\d+)\.shortcut\.", r"patch_embed.backbone.stages.\1.blocks.\2.downsample."),
+        (r"^stem\.units\.(\d+)\.(\d+)\.conv(\d)\.(conv|norm)\.", r"patch_embed.backbone.stages.\1.blocks.\2.\4\3."),
+    )
+    renamed = rename(tensors, [*hybrid, *((re.escape(ours), theirs) for ours, theirs in _TIMM)])
     ours = [name for name in renamed if ".attention." in name or name.startswith("stem.")]
     if ours:
         raise CheckpointError(
@@ -70,7 +88,7 @@ def to_timm(tensors: Tensors) -> Tensors:
 
 def from_timm(tensors: Tensors) -> Tensors:
     """Timm's names as ours."""
-    return rename(tensors, [(re.escape(theirs), ours) for ours, theirs in _TIMM])
+    return rename(tensors, [*_TIMM_HYBRID, *((re.escape(theirs), ours) for ours, theirs in _TIMM)])
 
 
 def _from_hf(tensors: Tensors) -> Tensors:
@@ -106,6 +124,8 @@ def _from_flax(name: str, tensor: Tensor) -> Tensor:
         return tensor.flatten(0, -2).T  # (H, d, D) -> (D, D)
     if re.search(r"\.attention\.(query|key|value)\.", name):
         return tensor.flatten(-2).T if name.endswith("weight") else tensor.flatten()  # (D, H, d) -> (D, D)
+    if ".norm." in name:
+        return tensor.flatten()  # old files keep a group norm's as (1, 1, 1, C)
     if name.endswith("weight") and tensor.ndim == 4:
         return tensor.permute(3, 2, 0, 1)  # (h, w, in, out) -> (out, in, h, w)
     if name.endswith("weight") and tensor.ndim == 2:

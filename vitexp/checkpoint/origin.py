@@ -38,8 +38,8 @@ class Origin:
         return any(re.search(self.marker, name) for name in names)
 
 
-def rename(tensors: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> Tensors:
-    """Apply each rule (regular expression, replacement) in turn to every name."""
+def rename(tensors: Mapping[str, Tensor], rules: Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]) -> Tensors:
+    """Apply each rule (regular expression, replacement as re.sub takes it) in turn to every name."""
     renamed: Tensors = {}
     for name, tensor in tensors.items():
         for pattern, replacement in rules:

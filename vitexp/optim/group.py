@@ -51,6 +51,30 @@ def parameter_groups(
     return list(groups.values())
 
 
+def backbone_groups(model: nn.Module, *, lr: float, weight_decay: float, backbone_rate: float) -> list[dict[str, Any]]:
+    """Two groups, as DETR trains: `backbone`, at `backbone_rate` times the rate, then all else; both decay wholly.
+
+    Raises:
+        ValueError: nothing is trainable.
+    """
+    split: dict[bool, list[tuple[str, nn.Parameter]]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            split[name.startswith("backbone.")].append((name, parameter))
+    if not (split[True] or split[False]):
+        raise ValueError("no parameter is trainable: the regime froze everything; use regime=full or regime=head")
+    return [
+        {
+            "params": [parameter for _, parameter in members],
+            "names": [name for name, _ in members],
+            "lr": lr * backbone_rate if inside else lr,
+            "weight_decay": weight_decay,
+        }
+        for inside, members in split.items()
+        if members
+    ]
+
+
 def layer_of(name: str, last: int) -> int:
     """Depth of a parameter by its name: 0 for the stem, i + 1 for block i, `last` for the final norm and the head."""
     if _TOP.match(name):

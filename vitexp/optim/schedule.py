@@ -1,4 +1,4 @@
-"""Learning-rate schedules, one value a step: linear warm-up, then cosine, linear or constant.
+"""Learning-rate schedules, one value a step: linear warm-up, then cosine, linear, in steps or constant.
 
 The factor at step s of T with w warm-up steps is min(1, s / w) times the decay at p = (s - w) / (T - w), clipped to
 [0, 1]: the form of google-research/vision_transformer (utils.py), so 0 at s = 0, 1 at s = w, `final` at s = T.
@@ -6,7 +6,7 @@ The factor at step s of T with w warm-up steps is min(1, s / w) times the decay 
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch.optim import Optimizer
@@ -34,6 +34,14 @@ def constant(optimizer: Optimizer, total_steps: int, steps_per_epoch: int, *, wa
     return LambdaLR(optimizer, partial(factor, warm_steps(warmup, total_steps, steps_per_epoch), total_steps, _flat))
 
 
+def step(
+    optimizer: Optimizer, total_steps: int, steps_per_epoch: int, *, warmup: str, at: Sequence[float], gamma: float
+) -> LambdaLR:
+    """The base rate, multiplied by `gamma` at each of the shares `at` of the run."""
+    decay = partial(_step, sorted(at), gamma)
+    return LambdaLR(optimizer, partial(factor, warm_steps(warmup, total_steps, steps_per_epoch), total_steps, decay))
+
+
 def factor(warm: int, total: int, decay: Decay, step: int) -> float:
     """The share of the base rate at `step` in [0, total]."""
     rise = min(1.0, step / warm) if warm else 1.0
@@ -58,6 +66,10 @@ def warm_steps(warmup: str, total_steps: int, steps_per_epoch: int) -> int:
             f"schedule.warmup={warmup} is {steps} steps, but the run has only {total_steps}; use a share such as '10%'"
         )
     return steps
+
+
+def _step(at: Sequence[float], gamma: float, progress: float) -> float:
+    return gamma ** sum(progress >= share for share in at)
 
 
 def _cosine(final: float, progress: float) -> float:

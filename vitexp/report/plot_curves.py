@@ -18,7 +18,7 @@ Rows = Sequence[dict[str, float]]
 
 
 def curves(metrics_csv: Path, out_dir: Path, *, title: str = "") -> list[Path]:
-    """Draw loss.png, accuracy.png and learning_rate.png, each only if the file has its columns.
+    """Draw loss.png, accuracy.png, precision.png and learning_rate.png, each only if the file has its columns.
 
     Args:
         metrics_csv: the run's metrics.csv.
@@ -36,6 +36,7 @@ def curves(metrics_csv: Path, out_dir: Path, *, title: str = "") -> list[Path]:
     drawn = [
         _loss(rows, out_dir / "loss.png", title),
         _accuracy(rows, out_dir / "accuracy.png", title),
+        _precision(rows, out_dir / "precision.png", title),
         _learning_rate(rows, out_dir / "learning_rate.png", title),
     ]
     return [path for path in drawn if path is not None]
@@ -79,6 +80,23 @@ def _accuracy(rows: Rows, out: Path, title: str) -> Path | None:
                 label = f"{name}  {100 * values[-1]:.1f} %"
                 axes.plot(steps, 100 * values, line, color=color, label=label, marker=marker, markersize=size)
         _finish(axes, rows, title, "accuracy (% of images)")
+    return out
+
+
+def _precision(rows: Rows, out: Path, title: str) -> Path | None:
+    styles = {"val/map": (BLUE, "o", "-"), "val/map_50": (GREEN, "s", "--"), "test/map": (ORANGE, "D", "")}
+    drawn = {name: series(rows, name) for name in styles}
+    if not any(len(steps) for steps, _ in drawn.values()):
+        return None
+    with figure(out, headline="Average precision", size=_SIZE) as drawing:
+        axes = drawing.add_subplot()
+        for name, (steps, values) in drawn.items():
+            color, marker, line = styles[name]
+            if len(steps):
+                size = 10 if name == "test/map" else _dot(steps)
+                label = f"{name}  {100 * values[-1]:.1f} %"
+                axes.plot(steps, 100 * values, line, color=color, label=label, marker=marker, markersize=size)
+        _finish(axes, rows, title, "COCO average precision (%)")
     return out
 
 

@@ -42,7 +42,10 @@ def print_card(name: str, folder: Path, metrics: Mapping[str, float], seconds: f
     best = {key.removeprefix("best/"): value for key, value in metrics.items() if key.startswith("best/")}
     last = {key: value for key, value in metrics.items() if not key.startswith("best/")}
     best.pop("epoch", None)
-    shown = ("test/top1", "test/top5", "test/loss", "test/ece", "val/top1", "val/loss", "train/loss")
+    shown = (
+        *("test/map", "test/map_50", "test/top1", "test/top5", "test/loss", "test/ece"),
+        *("val/map", "val/top1", "val/loss", "train/loss"),
+    )
     ordered = {key: last[key] for key in shown if key in last}
     show(
         card(name=name, folder=str(folder), best=best, last=ordered, seconds=seconds, commands=NEXT),

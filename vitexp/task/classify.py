@@ -10,22 +10,22 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from vitexp.errors import ConfigError
 from vitexp.optim.group import parameter_groups
+from vitexp.task.base import Task
 
 Batch = tuple[Tensor, Tensor]
 
 
-class Classify(LightningModule):
+class Classify(Task):
     """Train and test a classifier: logits (B, K) from images (B, C, H, W)."""
 
-    # What chooses the best checkpoint, and whether more of it (+1) or less (-1) is better.
     monitor = ("val/top1", 1)
+    means = ("train/loss", "train/top1")
 
     def __init__(
         self,
@@ -38,29 +38,13 @@ class Classify(LightningModule):
         label_smoothing: float,
         layer_decay: float,
     ) -> None:
-        super().__init__()
+        super().__init__(model=model, optimizer=optimizer, schedule=schedule)
         if loss not in ("softmax", "sigmoid"):
             raise ConfigError(f"task.loss={loss} is not known; use softmax or sigmoid")
-        self.model = model
-        self.optimizer, self.schedule = optimizer, schedule
         self.num_classes, self.loss = num_classes, loss
         self.label_smoothing, self.layer_decay = label_smoothing, layer_decay
-        # A moving average of the weights, while it is what gets evaluated; a list so that it is no submodule.
-        self._evaluated: list[nn.Module] = []
-        self.last_loss: Tensor | None = None
-        self.grad_norm: Tensor | None = None
         self.logits: Tensor | None = None
-        self._sums: Tensor | None = None
         self.val_metrics, self.test_metrics = self._metrics("val/"), self._metrics("test/")
-
-    @property
-    def evaluated(self) -> nn.Module | None:
-        """The model that validation and testing run instead of the trained one; None for the trained one."""
-        return self._evaluated[0] if self._evaluated else None
-
-    @evaluated.setter
-    def evaluated(self, model: nn.Module | None) -> None:
-        self._evaluated[:] = [] if model is None else [model]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W)."""
@@ -75,9 +59,7 @@ class Classify(LightningModule):
         with torch.no_grad():
             truth = labels if labels.ndim == 1 else labels.argmax(1)
             right = (logits.argmax(1) == truth).sum()
-            count = torch.full_like(loss, len(images), dtype=torch.float64)
-            sums = torch.stack([loss.double() * len(images), right.double(), count])
-            self._sums = sums if self._sums is None else self._sums + sums
+            self.add_to_means([loss.double() * len(images), right], len(images))
             self.last_loss = loss.detach()
         return {"loss": loss}
 
@@ -88,18 +70,6 @@ class Classify(LightningModule):
         targets = labels if labels.ndim == 2 else F.one_hot(labels, self.num_classes).to(logits.dtype)
         targets = targets * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1).mean()
-
-    def on_train_epoch_start(self) -> None:
-        """A new mean; not called when a run resumes inside an epoch, whose sums the checkpoint holds."""
-        self._sums = None
-
-    def on_train_epoch_end(self) -> None:
-        """Log the epoch's means."""
-        if self._sums is None:
-            return
-        gathered: Any = self.all_gather(self._sums)
-        sums = gathered.reshape(-1, 3).sum(0)
-        self._log_epoch({"train/loss": float(sums[0] / sums[2]), "train/top1": float(sums[1] / sums[2])})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the val metrics."""
@@ -122,36 +92,9 @@ class Classify(LightningModule):
         images = batch[0] if isinstance(batch, list | tuple) else batch
         return self._probabilities(self(images))
 
-    def configure_optimizers(self) -> Any:
-        """The optimizer over decay and no-decay groups, the schedule one value a step."""
-        options = getattr(self.optimizer, "keywords", {})
-        groups = parameter_groups(
-            self.model, lr=options["lr"], weight_decay=options["weight_decay"], layer_decay=self.layer_decay
-        )
-        optimizer = self.optimizer(groups)
-        total = int(self.trainer.estimated_stepping_batches)
-        scheduler = self.schedule(optimizer, total, max(1, total // int(self.trainer.max_epochs or 1)))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip by the global norm, and keep the norm before clipping."""
-        if gradient_clip_val:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            self.grad_norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The open sums of the epoch."""
-        checkpoint["epoch_sums"] = None if self._sums is None else self._sums.cpu()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the open sums."""
-        sums = checkpoint["epoch_sums"]
-        self._sums = None if sums is None else sums.to(self.device)
+    def groups(self, *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Decay and no-decay groups, the rate falling off towards the stem."""
+        return parameter_groups(self.model, lr=lr, weight_decay=weight_decay, layer_decay=self.layer_decay)
 
     def _metrics(self, prefix: str) -> MetricCollection:
         classes, top = self.num_classes, min(5, self.num_classes)
@@ -188,14 +131,7 @@ class Classify(LightningModule):
         self.per_class = values.pop(f"{metrics.prefix}per_class").cpu()
         metrics.reset()
         self.evaluated = None if metrics.prefix == "test/" else self.evaluated
-        self._log_epoch({name: float(value) for name, value in values.items()})
-
-    def _log_epoch(self, values: dict[str, float]) -> None:
-        """To the loggers at the current step, and to `trainer.callback_metrics` for callbacks."""
-        self.log_dict(values, logger=False)
-        if not self.trainer.sanity_checking:
-            for logger in self.trainer.loggers:
-                logger.log_metrics({"epoch": self.current_epoch, **values}, step=self.trainer.global_step)
+        self.log_epoch({name: float(value) for name, value in values.items()})
 
 
 def _answered(logits: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:

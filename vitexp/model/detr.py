@@ -1,0 +1,179 @@
+"""DETR: Carion et al., "End-to-End Object Detection with Transformers" (ECCV 2020), section 3.2 and appendix A.
+
+A backbone's map is encoded; 100 learned queries read it, layer by layer; each becomes one box and one class or "no
+object". The heads are shared by the decoder's layers, and the loss scores every layer.
+
+`refine_boxes` is Deformable DETR's iterative refinement (Zhu et al. 2021, section 4.2): each layer's box head corrects
+the box of the layer before, in the space before the sigmoid. Off in DETR.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitexp.attention.base import check_heads
+from vitexp.layer.map_position import map_position
+from vitexp.model.detr_layer import DecoderBlock, EncoderBlock, start_as_published
+
+_EPS = 1e-5
+
+
+class Detections(NamedTuple):
+    """What L decoder layers say: `logits` (L, B, Q, K + 1), the last class no object; `boxes_cxcywh` (L, B, Q, 4)."""
+
+    logits: Tensor
+    boxes_cxcywh: Tensor
+
+
+class Detr(nn.Module):
+    """Images (B, C, H, W), and where they are padded, to `Detections`.
+
+    Args:
+        backbone: offers `features(images) -> maps`, of which the last is read.
+        attention: `attention(dim, num_heads, grid=None)`, one that has a map.
+        position: sine or learned, of the map's cells.
+        depths: blocks of the encoder and of the decoder.
+        mlp_dim: hidden width of the blocks' mlps.
+        num_classes: ids 0..K - 1; one more logit stands for no object.
+        dropout: after attentions and mlps; that of attention weights is the variant's own.
+
+    Raises:
+        ConfigError: an attention without a map, unknown positions, widths that do not divide.
+    """
+
+    family: ClassVar[str] = "detr"
+    head_names: ClassVar[tuple[str, ...]] = ("head.classes.weight", "head.classes.bias")
+    # Its frozen norms do not show that the convolutions run faster so (see vitexp.build.channels_last).
+    prefers_channels_last: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        backbone: Any,
+        attention: Callable[..., nn.Module],
+        position: str,
+        dim: int,
+        num_heads: int,
+        depths: Sequence[int],
+        mlp_dim: int,
+        num_queries: int,
+        num_classes: int,
+        refine_boxes: bool,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_heads(dim, num_heads)
+        self.num_classes, self.refine_boxes = num_classes, refine_boxes
+        self.backbone = backbone
+        self.grid = getattr(backbone, "grid", None)
+        self.position_tables = {f"backbone.{name}": rows for name, rows in backbone.position_tables.items()}
+        if isinstance(head := getattr(backbone, "head", None), nn.Module):
+            head.requires_grad_(False)  # it is there for checkpoints, and no map depends on it
+        self.project = nn.Conv2d(map_width(backbone), dim, 1)
+        self.position = map_position(position, dim)
+        self.queries = nn.Parameter(torch.empty(num_queries, dim))
+        options: dict[str, Any] = {"attention": attention, "mlp_dim": mlp_dim, "dropout": dropout}
+        self.encoder = nn.ModuleList(EncoderBlock(dim, num_heads, **options) for _ in range(depths[0]))
+        self.decoder = nn.ModuleList(DecoderBlock(dim, num_heads, **options) for _ in range(depths[1]))
+        self.norm = nn.LayerNorm(dim)
+        self.head = nn.ModuleDict({"classes": nn.Linear(dim, num_classes + 1), "boxes": BoxHead(dim)})
+        nn.init.normal_(self.queries)
+        start_as_published(self.encoder)
+        start_as_published(self.decoder)
+
+    def forward(self, images: Tensor, padding: Tensor | None = None) -> Detections:
+        """`padding` is bool (B, H, W), True = padded pixel, or None where nothing is."""
+        encoded, position, mask, _ = self.encode(images, padding)
+        x = torch.zeros_like(self.queries).expand(len(images), -1, -1)  # (B, Q, D)
+        layers = []
+        for block in self.decoder:
+            x = block(x, self.queries, encoded, position, mask)
+            layers.append(self.norm(x))
+        read = torch.stack(layers)  # (L, B, Q, D)
+        return Detections(self.head["classes"](read), self._boxes(read))
+
+    def encode(
+        self, images: Tensor, padding: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None, tuple[int, int]]:
+        """The encoded map and its positions (B, h*w, D), the mask (B, 1, 1, h*w) of its real cells, and (h, w)."""
+        x = self.project(self.backbone.features(images)[-1])  # (B, D, h, w)
+        grid = (x.shape[2], x.shape[3])
+        cells = torch.zeros(len(x), *grid, dtype=torch.bool, device=x.device)
+        if padding is not None:
+            cells = F.interpolate(padding[:, None].float(), size=grid)[:, 0].bool()  # (B, h, w), nearest
+        position = self.position(cells).flatten(2).transpose(1, 2).to(x.dtype)  # (B, h*w, D)
+        mask = None if padding is None else ~cells.flatten(1)[:, None, None]  # (B, 1, 1, h*w)
+        x = x.flatten(2).transpose(1, 2)  # (B, h*w, D)
+        for block in self.encoder:
+            x = block(x, position, mask)
+        return x, position, mask, grid
+
+    @torch.no_grad()
+    def look(self, images: Tensor, padding: Tensor | None = None) -> Tensor:
+        """Where each query looks in the last decoder layer, heads averaged: (B, Q, h, w), sums 1 (paper, Fig. 6)."""
+        encoded, position, mask, grid = self.encode(images, padding)
+        x = torch.zeros_like(self.queries).expand(len(images), -1, -1)
+        *blocks, last = list[Any](self.decoder)
+        for block in blocks:
+            x = block(x, self.queries, encoded, position, mask)
+        weights: Tensor = last.cross_weights(x, self.queries, encoded, position, mask)
+        return weights.mean(1).unflatten(-1, grid)  # (B, Q, h, w)
+
+    def reset_head(self, num_classes: int) -> None:
+        """Put new class logits for `num_classes` in place, zero; boxes and queries stay."""
+        old: Any = self.head["classes"]
+        new = nn.Linear(old.in_features, num_classes + 1, device=old.weight.device, dtype=old.weight.dtype)
+        nn.init.zeros_(new.weight)
+        nn.init.zeros_(new.bias)
+        self.head["classes"] = new
+        self.num_classes = num_classes
+
+    def adapt(self, name: str, tensor: Tensor) -> tuple[Tensor, str] | None:
+        """What the backbone can fit to another image size."""
+        inner = name.removeprefix("backbone.")
+        fitted: tuple[Tensor, str] | None = self.backbone.adapt(inner, tensor) if inner != name else None
+        return fitted
+
+    def fuse(self) -> None:
+        """Fold the backbone's norms into its convolutions, in place, for evaluation."""
+        if callable(fuse := getattr(self.backbone, "fuse", None)):
+            fuse()
+
+    def _boxes(self, read: Tensor) -> Tensor:
+        """(L, B, Q, D) -> (L, B, Q, 4)."""
+        offsets = self.head["boxes"](read)
+        if not self.refine_boxes:
+            return offsets.sigmoid()
+        boxes = [offsets[0].sigmoid()]
+        for offset in offsets[1:]:
+            boxes.append((offset + torch.logit(boxes[-1].detach(), eps=_EPS)).sigmoid())
+        return torch.stack(boxes)
+
+
+class BoxHead(nn.Module):
+    """Three linear layers with ReLU between: (..., D) -> (..., 4), before the sigmoid."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, 4)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, last = self.layers
+        out: Tensor = last(F.relu(second(F.relu(first(x)))))
+        return out
+
+
+def map_width(backbone: Any) -> int:
+    """Channels of the backbone's last map: what it says, else what a run on the meta device gives."""
+    if isinstance(dim := getattr(backbone, "dim", None), int):
+        return dim
+    twin = copy.deepcopy(backbone).to("meta").eval()
+    in_channels = next(m.in_channels for m in twin.modules() if isinstance(m, nn.Conv2d))
+    sides = [cells * backbone.strides[-1] for cells in backbone.grid]
+    with torch.no_grad():
+        features = twin.features(torch.empty(1, in_channels, *sides, device="meta"))
+    return int(features[-1].shape[1])
