@@ -20,7 +20,7 @@ from vitexp.errors import ConfigError, DataError
 from vitexp.evaluate import open_for
 from vitexp.joined import joined_run, predict_joined
 from vitexp.predict_boxes import predict_boxes
-from vitexp.report.screen import show
+from vitexp.report.screen import print_notes, show
 from vitexp.report.table import predictions_table
 
 ALLOWED = (
@@ -60,7 +60,9 @@ def predict(command: Command) -> dict[str, Any]:
         classes = list(data.class_names)
     if cfg.data.num_classes is None:
         cfg.data.num_classes = len(classes)
-    task = build.build_task(cfg, build.build_model(cfg, new_head=False)).eval()
+    notes: list[str] = []
+    task = build.build_task(cfg, build.build_model(cfg, notes=notes, new_head=False)).eval()
+    print_notes(notes, quiet=cfg.quiet)
     build.switches(cfg, task.model, inference=True)
     folder = run.path if run is not None else Path()
     if cfg.chosen.task == "detect":
