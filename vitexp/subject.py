@@ -61,14 +61,9 @@ def subject(cfg: DictConfig, model: nn.Module, data: Any, device: torch.device |
     """A model and the images that `cfg.analysis` chooses, on one device.
 
     Raises:
-        ConfigError: data without labelled images to choose from.
+        ConfigError: data without one label for each image.
     """
     device = device or device_of(cfg)
-    if not callable(getattr(data, "sample", None)):
-        raise ConfigError(
-            f"an analysis looks at labelled images and data={cfg.chosen.data} has none to choose from; it needs an"
-            " image set; use data=digits, cifar10, cifar100, imagenet or folder"
-        )
     images, labels = data.sample(cfg.analysis.split, cfg.analysis.num_images, seed=cfg.analysis.seed)
     shape = tuple(images.shape[1:])
     return Subject(

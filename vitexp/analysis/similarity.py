@@ -11,6 +11,7 @@ Blocks whose maps differ in shape (stages of a pyramid) are not compared. Window
 from block to block, t is the t-th place of its window, not of the image.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,7 +102,10 @@ class Similarity(Analysis):
         return scores
 
     def summary(self, measured: Alike) -> dict[str, float]:
-        """By name of the map: adjacent ratio and cosine, similar blocks, likeness of heads; and of output tokens."""
+        """By map: adjacent and nearest ratio, adjacent cosine, similar blocks, likeness of heads; and of output tokens.
+
+        What no two neighbours of one shape have is left out.
+        """
         values: dict[str, float] = {}
         for kind, sums in measured.blocks.items():
             values[f"{kind}/adjacent_ratio"] = float(sums.ratio.diagonal(offset=1).nanmean())
@@ -113,7 +117,7 @@ class Similarity(Analysis):
                 values[f"{kind}/heads_cosine"] = float(torch.cat(between).mean())
         if measured.tokens is not None:
             values["tokens/adjacent_cosine"] = float(measured.tokens.mean.diagonal(offset=1).nanmean())
-        return values
+        return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def rows(self, measured: Alike) -> list[Row]:
         """Each pair of blocks by map, each pair of heads by block and map, each pair of blocks by output tokens."""

@@ -21,7 +21,7 @@ from vitexp.data.order import EpochOrder, require_divisible
 from vitexp.data.pixels import Pixels
 from vitexp.data.source import FileSource, MemorySource
 from vitexp.data.transform import evaluation_crop
-from vitexp.errors import DataError
+from vitexp.errors import ConfigError, DataError
 from vitexp.seeding import permutation
 
 Source = MemorySource | FileSource
@@ -150,25 +150,30 @@ class ImageData(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """Shuffled and augmented batches; an incomplete global batch at the end of an epoch is dropped."""
-        return self._loader(self.source("train"), training=True)
+        return self._loader("train", training=True)
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """Batches of the held-out images; an empty list, which is no validation, when nothing is held out."""
         source = self.source("val")
-        return self._loader(source, training=False) if len(source) else []
+        return self._loader("val", training=False) if len(source) else []
 
     def test_dataloader(self) -> Loader:
         """Batches of the test images."""
-        return self._loader(self.source("test"), training=False)
+        return self._loader("test", training=False)
 
     def sample(self, split: str, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
         """`count` images of a split, all of a smaller one, as the model gets them, and their labels: chosen by `seed`.
 
-        In every process of a distributed run the same ones.
+        In every process of a distributed run the same ones. Raises ConfigError for images without one label each.
         """
-        source = self.source(split)
+        source: object = self.source(split)
+        if not isinstance(source, MemorySource | FileSource):
+            raise ConfigError(
+                "an analysis looks at images with a class each and this data set has none; it needs an image set; use"
+                " data=digits, cifar10, cifar100, imagenet or folder"
+            )
         chosen = source.subset(permutation(seed, 0, len(source))[:count].sort().values)
-        images, labels = zip(*self._loader(chosen, training=False, shared=True), strict=True)
+        images, labels = zip(*self._batches_of(chosen, training=False, shared=True), strict=True)
         return torch.cat(images), torch.cat(labels)
 
     def eval_transform(self) -> Callable[[Image.Image | Tensor], Tensor]:
@@ -196,7 +201,10 @@ class ImageData(LightningDataModule):
         self._load("test" if split == "test" else "train")
         return len(self._sources[split]) if split in self._sources else 0
 
-    def _loader(self, source: Source, *, training: bool, shared: bool = False) -> Loader:
+    def _loader(self, split: str, *, training: bool) -> Loader:
+        return self._batches_of(self.source(split), training=training)
+
+    def _batches_of(self, source: Source, *, training: bool, shared: bool = False) -> Loader:
         batches, (rank, world_size, device) = self.batches, self._place()
         if shared:
             rank, world_size = 0, 1
