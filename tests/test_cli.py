@@ -210,6 +210,8 @@ def test_a_sweep_leaves_a_table_of_means(tmp_path: Path, monkeypatch, capsys) ->
     assert jobs == ["0-seed=0", "1-seed=1"]
     rows = read_rows(sweep / "sweep.csv")
     assert [row["seed"] for row in rows] == ["0", "1"]
+    assert "By setting" in (sweep / "report.html").read_text()
+    assert all((sweep / job / "report.html").is_file() for job in jobs)
 
 
 def test_a_sweep_checks_every_value_before_the_first_job(tmp_path: Path, monkeypatch, capsys) -> None:
