@@ -178,7 +178,7 @@ def _write_yaml(cfg: DictConfig, node: DictConfig, lines: list[str], depth: int)
 
 @contextmanager
 def _no_other_hydra() -> Iterator[None]:
-    """Step aside for a Hydra that already runs: the jobs of a sweep compose too, and so may a user's own application."""
+    """Step aside for a Hydra that runs already: a sweep's jobs compose too, and so may a user's own application."""
     running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         yield

@@ -50,7 +50,7 @@ def predict(command: Command) -> dict[str, Any]:
         raise ConfigError("predict needs images; give image=FILE, image=FOLDER or image='FOLDER/*.jpg'")
     paths = image_paths(command.cfg.image)
     if (joined := joined_run(command)) is not None:
-        return predict_joined(command, joined, paths)
+        return predict_joined(command, joined, paths, allowed=ALLOWED)
     run, cfg = open_for(command, allowed=ALLOWED, verb="predict")
     classes = known_classes(cfg.get("adapter") or cfg.checkpoint)
     data = build.make(cfg.data.module)

@@ -49,13 +49,11 @@ def time_data(command: Command) -> Report:
             "Pillow, 2 workers": _forever(pillow_loader(source, data.pixels, cfg.data.batch_size, workers=2)),
             "vitexp": _forever(data.train_dataloader()),
         }
-        rounds: dict[str, list[float]] = {name: [] for name in streams}
-        for index in range(1 + cfg.benchmark.repeats):
-            for name, stream in streams.items():
-                seconds = seconds_an_image(stream, at_least=_SECONDS)
-                if index:
-                    rounds[name].append(seconds)
-    timings = summary(rounds)
+        turns = [
+            {name: seconds_an_image(stream, at_least=_SECONDS) for name, stream in streams.items()}
+            for _ in range(1 + cfg.benchmark.repeats)
+        ]
+    timings = summary({name: [turn[name] for turn in turns[1:]] for name in streams})
     rows = [
         (name, *(round(1 / seconds) for seconds in (t.seconds, t.slowest, t.fastest)), round(t.ratio, 1))
         for name, t in timings.items()
