@@ -80,6 +80,8 @@ def test_metrics_have_rising_steps(trained: Path) -> None:
     steps = [int(row["step"]) for row in rows]
     assert steps == sorted(set(steps))
     assert steps[-1] == 12
+    assert rows[-1]["test/top1"], "the test is in the row of the last step"
+    assert rows[-1]["epoch"] == "1", "of two epochs, from 0"
 
 
 def test_evaluate_repeats_the_test(trained: Path, monkeypatch, capsys) -> None:
