@@ -1,4 +1,4 @@
-"""The benchmark compares like with like, in turns."""
+"""The verb: contenders take turns, and what= picks the table."""
 
 from vitexp.cli import main
 from vitexp.timing import alternate
@@ -12,12 +12,20 @@ def test_contenders_take_turns_and_ratios_are_to_the_first() -> None:
     assert timings["b"].fastest <= timings["b"].seconds <= timings["b"].slowest
 
 
-def test_benchmark_prints_ratios(capsys) -> None:
-    arguments = ["model=vit_ti16", "model.depth=12", "data=fake", "size=224", "bs=1", "benchmark.repeats=1"]
+def test_waiting_for_a_device_is_part_of_the_time() -> None:
+    waits: list[str] = []
+    alternate({"a": lambda: None}, repeats=2, warmup=1, wait=lambda: waits.append("w"))
+    assert waits == ["w"] * 3
+
+
+def test_benchmark_prints_a_table(capsys) -> None:
+    arguments = ["model=vit_micro", "data=fake", "bs=1", "against=none", "benchmark.repeats=1"]
     assert main(["benchmark", *arguments]) == 0
-    assert "training step" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "vit_micro, 32 × 32, batch 1" in out
+    assert "training step" in out
 
 
-def test_another_model_is_no_peer(capsys) -> None:
-    assert main(["benchmark", "model=vit_s16", "data=fake", "size=224", "bs=1"]) == 2
-    assert "parameter counts differ" in capsys.readouterr().err
+def test_what_cannot_be_timed_is_a_mistake(capsys) -> None:
+    assert main(["benchmark", "what=modle"]) == 2
+    assert "use model, runner, start or data" in capsys.readouterr().err

@@ -121,7 +121,17 @@ def test_a_users_own_folder_of_options(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["--cfg", "job"], ["list", "models"], ["list", "runs"], ["modle=x"], ["lr=abc"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["--cfg", "job"],
+        ["--info", "defaults"],
+        ["list", "models"],
+        ["list", "attention"],
+        ["list", "runs"],
+        ["modle=x"],
+        ["lr=abc"],
+    ],
     ids=" ".join,
 )
 def test_answers_without_importing_torch(arguments: list[str], tmp_path: Path) -> None:

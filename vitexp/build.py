@@ -5,6 +5,7 @@ torch and optimizer names below.
 """
 
 import copy
+import json
 import logging
 import warnings
 from collections.abc import Sequence
@@ -16,7 +17,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
+from vitexp.checkpoint.adapter import put_adapter
 from vitexp.checkpoint.load import load_weights
+from vitexp.checkpoint.read import read_metadata
 from vitexp.errors import ConfigError, VitexpError
 from vitexp.seeding import mix
 
@@ -81,7 +84,7 @@ def _check_boxes(cfg: DictConfig) -> None:
 
 
 def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bool = True) -> nn.Module:
-    """The model of a configuration: seeded weights, then `checkpoint`, then the regime.
+    """The model of a configuration: seeded weights, then `checkpoint`, then the regime, then `adapter`.
 
     Args:
         cfg: from `vitexp.compose`.
@@ -98,12 +101,17 @@ def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bo
         lines = load_weights(_backbone(model), cfg.backbone_checkpoint, position_method=cfg.position_method)
         if notes is not None:
             notes.extend(lines)
+    if (narrow := _narrow(cfg)) is not None:
+        narrow(model)
     if cfg.checkpoint is not None:
-        lines = load_weights(model, cfg.checkpoint, position_method=cfg.position_method, new_head=new_head)
+        fresh = new_head or cfg.get("adapter") is not None  # an adapter brings its own head
+        lines = load_weights(model, cfg.checkpoint, position_method=cfg.position_method, new_head=fresh)
         if notes is not None:
             notes.extend(lines)
     regime = make(cfg.regime)
     trained: nn.Module = regime(model, num_classes=cfg.data.num_classes)
+    if cfg.get("adapter") is not None:
+        put_adapter(trained, cfg.adapter)
     return trained
 
 
@@ -114,6 +122,16 @@ def _backbone(model: nn.Module) -> nn.Module:
             f"backbone_checkpoint is for detectors, and {type(model).__name__} has no backbone; use checkpoint=FILE"
         )
     return backbone
+
+
+def _narrow(cfg: DictConfig) -> Any:
+    """What makes a new model as narrow as the pruned one whose weights it gets; None if it was not pruned."""
+    if cfg.get("pruned") is None and cfg.checkpoint is not None:
+        layers = json.loads(read_metadata(cfg.checkpoint).get("pruned", "null"))
+        if layers is not None:
+            node = {"_target_": "vitexp.model.narrow.Narrow", "layers": layers}
+            OmegaConf.update(cfg, "pruned", node, force_add=True)
+    return None if cfg.get("pruned") is None else make(cfg.pruned)
 
 
 def build_task(cfg: DictConfig, model: nn.Module) -> Any:
@@ -205,7 +223,7 @@ def count_macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
 
     with torch.device("meta"):
         images = torch.empty(1, *shape)
-    twin = copy.deepcopy(model).to("meta").eval()
+    twin = copy.deepcopy(model).to("meta").eval().requires_grad_(False)  # the counter hooks what takes gradients
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         twin(images)
     return counter.get_total_flops() // 2

@@ -5,7 +5,8 @@ options are their files, and the shipped value of a key is its type.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from vitexp.command import VERBS
 from vitexp.errors import ConfigError
 from vitexp.rules import patch_size, stem_stride
-from vitexp.schema import ALIASES, CHOICES, GROUPS, NOT_NEGATIVE, POSITIVE, RunConfig
+from vitexp.schema import ALIASES, CHOICES, GROUPS, NOT_NEGATIVE, POSITIVE, SHARES, RunConfig
 
 
 def conf_dir() -> Path:
@@ -39,6 +42,7 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=RunConfig)
     OmegaConf.register_new_resolver("patch_size", patch_size, replace=True)
     OmegaConf.register_new_resolver("stem_stride", stem_stride, replace=True)
+    OmegaConf.register_new_resolver("repeat", lambda value, times: [value] * times, replace=True)
     OmegaConf.register_new_resolver("share", lambda share, whole: int(share * whole), replace=True)
 
 
@@ -104,7 +108,7 @@ def parse(text: str) -> Override:
         if not equals:
             raise ConfigError(
                 f"'{text}' is neither a verb nor key=value; `vitexp --help` lists both"
-                + _nearest(text, [*GROUPS, "train", "evaluate", "resume", "predict", "list", "benchmark"])
+                + _nearest(text, [*GROUPS, *VERBS])
             ) from None
     try:
         return parser.parse_override(f"{key}={_quote(value)}")
@@ -129,6 +133,10 @@ def check_values(cfg: DictConfig) -> None:
         if isinstance(value, int | float) and not isinstance(value, bool) and not value >= lowest:
             bound = "above 0" if lowest else "0 or more"
             raise ConfigError(f"{key}={value} is out of range; use a value {bound}")
+    for key in SHARES:
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not 0 <= value <= 1:
+            raise ConfigError(f"{key}={value} is out of range; use a value from 0 to 1")
     OmegaConf.to_container(cfg, resolve=True)
 
 
@@ -168,8 +176,18 @@ def _write_yaml(cfg: DictConfig, node: DictConfig, lines: list[str], depth: int)
         lines.append(f"{margin}{key}: {text}")
 
 
+@contextmanager
+def _no_other_hydra() -> Iterator[None]:
+    """Step aside for a Hydra that runs already: a sweep's jobs compose too, and so may a user's own application."""
+    running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
 def _compose(overrides: Sequence[str]) -> DictConfig:
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+    with _no_other_hydra(), initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         try:
             cfg = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
         except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:

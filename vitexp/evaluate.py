@@ -10,10 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from vitexp import build
 from vitexp.callback.box_pictures import pictures_of
 from vitexp.callback.progress import Progress
+from vitexp.checkpoint.adapter import ADAPTER, is_adapter
 from vitexp.checkpoint.safe_io import BEST, LAST, SafeCheckpointIO
 from vitexp.command import Command
 from vitexp.errors import CheckpointError, ConfigError
 from vitexp.fit import WEIGHTS
+from vitexp.joined import evaluate_joined, joined_run
 from vitexp.reopen import reopen
 from vitexp.report.screen import print_metrics, print_notes
 from vitexp.run import Run, find, write_json
@@ -30,6 +32,8 @@ def evaluate(command: Command) -> dict[str, Any]:
     """
     if command.cfg.run is None and command.cfg.checkpoint is None:
         raise ConfigError("evaluate needs weights; give run=last (or a run's name), or model=... checkpoint=FILE")
+    if (joined := joined_run(command)) is not None:
+        return evaluate_joined(command, joined)
     run, cfg = open_for(command, allowed=ALLOWED, verb="evaluate")
     notes: list[str] = []
     data = build.build_data(cfg)
@@ -56,13 +60,19 @@ def evaluate(command: Command) -> dict[str, Any]:
 
 
 def open_for(command: Command, *, allowed: tuple[str, ...], verb: str) -> tuple[Run | None, DictConfig]:
-    """The run that a verb is about, its configuration with `checkpoint` its weights; or None and the command's."""
+    """The run that a verb is about, its configuration with its weights in it; or None and the command's."""
     if command.cfg.run is None:
         return None, command.cfg
     run = find(command.cfg.run, Path(command.cfg.outputs))
     cfg = reopen(run, command.overrides, command.cfg, allowed=allowed, verb=verb)
-    OmegaConf.update(cfg, "checkpoint", str(weights_of(run, cfg)), force_add=True)
+    trained_on(run, cfg)
     return run, cfg
+
+
+def trained_on(run: Run, cfg: DictConfig) -> None:
+    """Enter a run's weights into its configuration: as `checkpoint`, or as `adapter` over its checkpoint."""
+    file = weights_of(run, cfg)
+    OmegaConf.update(cfg, "adapter" if is_adapter(file) else "checkpoint", str(file), force_add=True)
 
 
 def weights_of(run: Run, cfg: DictConfig) -> Path:
@@ -71,9 +81,10 @@ def weights_of(run: Run, cfg: DictConfig) -> Path:
     Raises:
         CheckpointError: the run has saved none, or they are damaged.
     """
-    finished, wanted = run.path / WEIGHTS, cfg.select
-    if finished.is_file() and wanted == run.config().select:
-        return finished
+    wanted = cfg.select
+    for finished in (run.path / WEIGHTS, run.path / ADAPTER):
+        if finished.is_file() and wanted == run.config().select:
+            return finished
     file = run.checkpoints / (BEST if wanted == "best" else LAST)
     if not file.is_file():
         raise CheckpointError(f"run {run.name} ({run.state}) has saved no weights yet; `vitexp resume run={run.name}`")

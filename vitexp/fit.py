@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 from vitexp import build
 from vitexp.callback.average import Average
 from vitexp.callback.box_pictures import pictures_of
+from vitexp.callback.embed import Embed
 from vitexp.callback.finite import Finite
 from vitexp.callback.logger import build_loggers, close_loggers, log_picture, wandb_id
 from vitexp.callback.metrics_file import read_metrics
@@ -21,17 +23,28 @@ from vitexp.callback.progress import Progress
 from vitexp.callback.safe_point import SafePoint
 from vitexp.callback.step_keys import StepKeys
 from vitexp.callback.step_log import StepLog
+from vitexp.checkpoint.adapter import is_whole, trained_names
 from vitexp.checkpoint.safe_io import BEST, SafeCheckpointIO, newest
 from vitexp.checkpoint.write import save_weights
 from vitexp.errors import ResourceError
 from vitexp.headline import print_header
 from vitexp.report.screen import print_card
 from vitexp.run import Run
+from vitexp.subject import watch
+from vitexp.tasks import save_adapter
 
 WEIGHTS = "weights.safetensors"
 
 
-def fit(cfg: DictConfig, run: Run, data: Any, task: Any, *, position: dict[str, int] | None = None) -> dict[str, float]:
+def fit(
+    cfg: DictConfig,
+    run: Run,
+    data: Any,
+    task: Any,
+    *,
+    position: dict[str, int] | None = None,
+    watchers: Sequence[Callback] = (),
+) -> dict[str, float]:
     """Train to the end, test once, save weights and pictures; returns the final metrics.
 
     Args:
@@ -40,12 +53,17 @@ def fit(cfg: DictConfig, run: Run, data: Any, task: Any, *, position: dict[str, 
         data: the data module.
         task: the task around the model.
         position: `step`, `epoch` and `batch` at which `last.ckpt` goes on; None starts at the beginning.
+        watchers: more callbacks, called after those of every run.
     """
     if position is not None:
         data.start = (position["epoch"], position["batch"])
     loggers = _loggers(cfg, run, position)
     trainer = build.build_trainer(
-        cfg, callbacks=_callbacks(cfg, run), loggers=loggers, folder=run.path, plugins=[SafeCheckpointIO()]
+        cfg,
+        callbacks=[*_callbacks(cfg, run, data), *watchers],
+        loggers=loggers,
+        folder=run.path,
+        plugins=[SafeCheckpointIO()],
     )
     build.switches(cfg, task.model)
     if not cfg.quiet and trainer.is_global_zero:
@@ -86,7 +104,7 @@ def _loggers(cfg: DictConfig, run: Run, position: dict[str, int] | None) -> list
     return list(loggers)
 
 
-def _callbacks(cfg: DictConfig, run: Run) -> list[Callback]:
+def _callbacks(cfg: DictConfig, run: Run, data: Any) -> list[Callback]:
     """In the order in which Lightning calls them; the safe point saves last, when all others have counted."""
     settings, finite = cfg.trainer, Finite(every=cfg.trainer.log_every)
     average = [Average(decay=settings.ema)] if settings.ema is not None else []
@@ -96,6 +114,8 @@ def _callbacks(cfg: DictConfig, run: Run) -> list[Callback]:
         *average,
         StepLog(every=settings.log_every),
         pictures_of(cfg.chosen.task),
+        *watch(cfg, run, data),
+        *([Embed()] if cfg.regime.get("cache") else []),
         Progress(quiet=cfg.quiet),
         SafePoint(folder=run.checkpoints, every_s=settings.checkpoint_seconds, finite=finite),
     ]
@@ -109,7 +129,7 @@ def _test(cfg: DictConfig, run: Run, data: Any, task: Any, trainer: Any) -> dict
         last.pop(name, None)
     safe_point = next(c for c in trainer.callbacks if isinstance(c, SafePoint))
     selected = _select(cfg, run, task, trainer)
-    if trainer.is_global_zero:
+    if trainer.is_global_zero and is_whole(selected):
         save_weights(selected, run.path / WEIGHTS, _metadata(cfg, run, data, selected))
     trainer.test(task, datamodule=data, verbose=False)
     tested = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
@@ -117,6 +137,8 @@ def _test(cfg: DictConfig, run: Run, data: Any, task: Any, trainer: Any) -> dict
     if safe_point.best is not None:
         metrics[f"best/{task.monitor[0]}"] = safe_point.best
         metrics["best/epoch"] = float(safe_point.best_epoch or 0)
+    if trainer.is_global_zero:
+        save_adapter(cfg, run, data, selected, trained_names(task.model), metrics)
     return metrics
 
 
@@ -127,7 +149,7 @@ def _select(cfg: DictConfig, run: Run, task: Any, trainer: Any) -> nn.Module:
     if cfg.select == "best" and (run.checkpoints / BEST).exists():
         best = SafeCheckpointIO().load_checkpoint(run.checkpoints / BEST)["state_dict"]
         model = average.module if average is not None else model
-        model.load_state_dict(best)
+        model.load_state_dict(best, strict=trained_names(task.model) is None)
         return model
     return average.module if average is not None else model
 
@@ -142,6 +164,7 @@ def _metadata(cfg: DictConfig, run: Run, data: Any, model: nn.Module) -> dict[st
         "classes": json.dumps(list(data.class_names)),
         "mean": json.dumps(list(data.mean)),
         "std": json.dumps(list(data.std)),
+        **({"pruned": json.dumps(OmegaConf.to_container(cfg.pruned.layers))} if cfg.get("pruned") else {}),
         **({"grid": "x".join(map(str, grid))} if (grid := getattr(model, "grid", None)) else {}),
     }
 

@@ -1,12 +1,16 @@
-"""`vitexp list models|data|attention|regimes|experiments|runs`: what there is, without importing torch."""
+"""`vitexp list models|data|attention|regimes|experiments|runs|adapters`: what there is, without importing torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from vitexp.compatibility import compatibility
 from vitexp.config import conf_dir, options
 from vitexp.errors import ConfigError
 from vitexp.report.console import make_console
-from vitexp.report.table import options_table, runs_table
+from vitexp.report.table import models_table, options_table, runs_table, value_table
 from vitexp.run import Run, all_runs
 from vitexp.schema import GROUPS
 
@@ -29,13 +33,22 @@ def print_list(words: Sequence[str]) -> int:
     """
     targets = [word for word in words if "=" not in word]
     outputs = Path(next((w.partition("=")[2] for w in words if w.startswith("outputs=")), "outputs"))
-    allowed = "models, data, attention, regimes, experiments, runs or a group"
-    if len(targets) != 1 or (targets[0] not in LISTS and targets[0] != "runs"):
+    allowed = "models, data, attention, regimes, experiments, runs, adapters or a group"
+    if len(targets) != 1 or (targets[0] not in LISTS and targets[0] not in ("runs", "adapters")):
         raise ConfigError(f"list takes one of {allowed}; got {' '.join(words) or 'nothing'}; type `vitexp list runs`")
     if targets[0] == "runs":
         make_console().print(runs_table([_row(run) for run in all_runs(outputs)]))
         return 0
+    if targets[0] == "adapters":
+        make_console().print(value_table(_ADAPTER, [_adapter(r) for r in all_runs(outputs) if "adapter" in r.record]))
+        return 0
     group = LISTS[targets[0]]
+    if group == "model":
+        make_console().print(models_table([(name, reference(name)) for name in options("model")]))
+        return 0
+    if group == "attention":
+        make_console().print(value_table(*compatibility()))
+        return 0
     rows = [(option, describe(conf_dir() / group / f"{option}.yaml")) for option in options(group)]
     make_console().print(options_table(group, rows))
     return 0
@@ -51,6 +64,30 @@ def describe(file: Path) -> str:
             break
         lines.append(line.lstrip("# ").strip())
     return " ".join(lines)
+
+
+def reference(model: str) -> dict[str, Any]:
+    """The published figures that a model's file states, those of the files that it builds on included.
+
+    Read from the files as they are, because composing each of some forty models takes seconds.
+    """
+    folder, merged = conf_dir() / "model", dict[str, Any]()
+    content = yaml.safe_load((folder / f"{model}.yaml").read_text())
+    for base in content.get("defaults", ()):
+        if isinstance(base, str) and base != "_self_":
+            merged |= reference(base)
+    return merged | content.get("reference", {})
+
+
+_ADAPTER = ("run", "regime", "model", "data", "parameters", "kB", "test/top1", "base")
+
+
+def _adapter(run: Run) -> tuple[object, ...]:
+    """What a run with a frozen base trained: where, how much, how well, and on which base."""
+    about, chosen = run.record["adapter"], run.record.get("chosen", {})
+    named = (chosen.get(group, "?") for group in ("regime", "model", "data"))
+    score = run.record.get("metrics", {}).get("test/top1")
+    return (run.name, *named, about["parameters"], round(about["bytes"] / 1000), score, about["base"][:12])
 
 
 def _row(run: Run) -> dict[str, object]:

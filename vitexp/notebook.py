@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from vitexp import config
 
@@ -32,11 +32,11 @@ def load_run(reference: str = "last", *, outputs: str | Path = "outputs") -> "nn
         outputs: where the runs are.
     """
     from vitexp import build
-    from vitexp.evaluate import weights_of
+    from vitexp.evaluate import trained_on
     from vitexp.run import find
 
     config.register()
     run = find(reference, Path(outputs))
     cfg = run.config()
-    OmegaConf.update(cfg, "checkpoint", str(weights_of(run, cfg)), force_add=True)
+    trained_on(run, cfg)
     return build.build_model(cfg, new_head=False).eval()

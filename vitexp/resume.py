@@ -8,6 +8,7 @@ from vitexp.checkpoint.safe_io import newest
 from vitexp.command import Command
 from vitexp.errors import ConfigError
 from vitexp.fit import fit
+from vitexp.pages import reporting
 from vitexp.reopen import reopen, require_same
 from vitexp.report.screen import print_notes, say
 from vitexp.run import find, working
@@ -34,7 +35,7 @@ def resume(command: Command) -> dict[str, Any]:
     data = build.build_data(cfg)
     task = build.build_task(cfg, build.build_model(cfg))
     run.acquire()
-    with working(run):
+    with reporting(run), working(run):
         found = newest(run.checkpoints)
         position = {key: found[1][key] for key in ("step", "epoch", "batch")} if found else None
         start = position or {"step": 0, "epoch": 0, "batch": 0}

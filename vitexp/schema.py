@@ -10,6 +10,8 @@ ALIASES = {
     "wd": "optimizer.weight_decay",
     "bs": "data.batch_size",
     "size": "data.image_size",
+    "what": "benchmark.what",
+    "against": "benchmark.against",
     "backbone": "model.backbone",
 }
 
@@ -32,16 +34,45 @@ GROUPS = (
 CHOICES = {
     "precision": ("auto", "32", "bf16", "16", "64"),
     "select": ("last", "best"),
+    "benchmark.what": ("model", "runner", "start", "data", "regimes"),
+    "benchmark.against": ("timm", "none"),
+    "to": ("safetensors", "timm", "onnx"),
 }
 
-POSITIVE = ("epochs", "optimizer.lr", "data.batch_size", "data.image_size", "trainer.accumulate", "trainer.log_every")
-NOT_NEGATIVE = ("seed", "optimizer.weight_decay", "data.num_workers", "trainer.clip", "augment.off_epochs")
+POSITIVE = (
+    "epochs",
+    "optimizer.lr",
+    "data.batch_size",
+    "data.image_size",
+    "trainer.accumulate",
+    "trainer.log_every",
+    "benchmark.repeats",
+    "analysis.num_images",
+    "analysis.nearest",
+    "analysis.repeats",
+    "analysis.rounds",
+)
+NOT_NEGATIVE = (
+    "seed",
+    "optimizer.weight_decay",
+    "data.num_workers",
+    "trainer.clip",
+    "augment.off_epochs",
+    "analysis.every",
+    "analysis.finetune_epochs",
+)
+# Shares in [0, 1] and, as tau, cosines that are worth a threshold.
+SHARES = ("analysis.tau", "analysis.block_ratio", "analysis.budget")
 
 
 # What conf/model/*.yaml says of a published model: parameters with 1,000 classes at image_size, multiply-accumulates
 # there in 10^9, the paper, ImageNet-1k top-1 in percent and whose figure that is, timm's name of the same model. Of a
 # detector: parameters with COCO's 91 ids, image_size as [height, width], and COCO's average precision in percent.
 REFERENCE = ("parameters", "image_size", "gmacs", "paper", "top1", "source", "timm", "ap")
+
+# what: model, runner, start or data. against: timm or none; peer: timm's name of the same model, null = what the model
+# file says. batch_size: of what=model where bs= says nothing. repeats: rounds, in each of which everyone has a turn.
+BENCHMARK = {"what": "model", "against": "timm", "peer": None, "batch_size": 16, "repeats": 7}
 
 
 @dataclass
@@ -70,6 +101,12 @@ class RunConfig:
     checkpoint: str | None = None
     # Weights of a detector's backbone alone, such as a classifier's; read like checkpoint.
     backbone_checkpoint: str | None = None
+    # Widths of a pruned model's layers; `vitexp prune` and the header of its weights fill it in.
+    pruned: Any = None
+    # What a regime trained on top of a frozen checkpoint: adapter.safetensors, or the folder of its run.
+    adapter: str | None = None
+    # concat: the runs (or adapter files) whose memories are joined.
+    adapters: list[str] = field(default_factory=list)
     # How a position table is resized: official, timm_npz, timm or hf; null = as the checkpoint's origin does.
     position_method: str | None = None
     # Passes over the training images; each data set brings its own default.
@@ -84,11 +121,19 @@ class RunConfig:
     quiet: bool = False
     # predict: an image file, a folder or a glob.
     image: str | None = None
-    # evaluate, predict: fold batch norms into convolutions first; the same outputs, sooner.
+    # report: several runs to compare, names with commas or a sweep's folder.
+    runs: str | None = None
+    # report, dashboard: show it in the browser; the dashboard's port on this machine.
+    open: bool = False
+    port: int = 8765
+    # export: safetensors (ours), timm, or onnx, and the file to write; null = into the run's folder.
+    to: str = "safetensors"
+    file: str | None = None
+    # evaluate, predict, export to=onnx: fold batch norms into convolutions first; the same outputs, sooner.
     fuse: bool = True
     # Published figures of the shipped model, for `vitexp list models` and the tests; each conf/model file fills it in.
     reference: Any = field(default_factory=lambda: dict.fromkeys(REFERENCE))
-    # benchmark: timm's name of the same model, and how many alternations.
-    benchmark: Any = field(default_factory=lambda: {"peer": "vit_tiny_patch16_224", "repeats": 7})
+    # benchmark: what is timed, beside whom, and how often they take turns.
+    benchmark: Any = field(default_factory=lambda: dict(BENCHMARK))
     # The option chosen in each group; filled in by vitexp.
     chosen: Any = field(default_factory=dict)

@@ -14,7 +14,9 @@ from rich.console import Console
 from vitexp.command import Command, call
 from vitexp.config import canonical, compose, conf_dir, is_sweep, parse, sweep_values
 from vitexp.errors import ConfigError, SweepError, VitexpError
+from vitexp.pages import write_comparison
 from vitexp.report.console import make_console
+from vitexp.report.screen import say
 from vitexp.report.table import sweep_table
 
 # Where Hydra puts the jobs, and its own logging off: ours is in each run folder.
@@ -62,6 +64,8 @@ def sweep(verb: str, words: Sequence[str], argv: Sequence[str], config_dirs: Seq
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
     make_console().print(sweep_table(rows))
     write_table(rows, folder[0] / "sweep.csv")
+    if verb == "train":
+        say(f"{write_comparison(str(folder[0]), folder[0].parent)} compares the runs", quiet=False)
     failed = [row for row in rows if row["state"] != "done"]
     if failed:
         raise SweepError(f"{len(failed)} of {len(rows)} jobs failed; the table and {folder[0]}/sweep.csv say which")

@@ -1,7 +1,7 @@
 """Speed as ratios: contenders take turns in one process, so that what the machine does meanwhile hits all alike."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -16,13 +16,20 @@ class Timing:
     ratio: float
 
 
-def alternate(contenders: Mapping[str, Callable[[], object]], *, repeats: int, warmup: int = 1) -> dict[str, Timing]:
+def alternate(
+    contenders: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int,
+    warmup: int = 1,
+    wait: Callable[[], object] = lambda: None,
+) -> dict[str, Timing]:
     """Time each contender once a round, in turns.
 
     Args:
         contenders: name -> one unit of work; the first is what the ratios are relative to.
         repeats: rounds that count.
         warmup: rounds before them that do not.
+        wait: called inside the time of each unit, to let a device finish it.
 
     Returns:
         name -> Timing; a ratio of 2 means that the contender takes half the time of the first.
@@ -32,8 +39,14 @@ def alternate(contenders: Mapping[str, Callable[[], object]], *, repeats: int, w
         for name, work in contenders.items():
             start = time.perf_counter()
             work()
+            wait()
             if index >= warmup:
                 rounds[name].append(time.perf_counter() - start)
+    return summary(rounds)
+
+
+def summary(rounds: Mapping[str, Sequence[float]]) -> dict[str, Timing]:
+    """Name -> Timing of seconds measured in turns, one of each name a round; ratios are to the first name."""
     first = next(iter(rounds.values()))
     return {
         name: Timing(

@@ -3,8 +3,10 @@
 from typing import Any
 
 from vitexp import build
+from vitexp.callback.embed import require_still
 from vitexp.command import Command
 from vitexp.fit import fit
+from vitexp.pages import reporting
 from vitexp.report.screen import print_notes
 from vitexp.run import create, working
 
@@ -19,8 +21,10 @@ def train(command: Command) -> dict[str, Any]:
     data = build.build_data(cfg)
     model = build.build_model(cfg, notes=notes)
     task = build.build_task(cfg, model)
+    if cfg.regime.get("cache"):
+        require_still(data.augment)
     print_notes(notes, quiet=cfg.quiet)
     run = create(cfg, argv=command.argv, overrides=command.overrides, folder=command.folder)
-    with working(run):
+    with reporting(run), working(run):
         run.update(classes=list(data.class_names))
         return fit(cfg, run, data, task)

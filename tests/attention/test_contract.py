@@ -149,7 +149,7 @@ def test_bias_reaches_the_scores(attention, x):
     bias = torch.zeros(1, HEADS, TOKENS, TOKENS)
     torch.testing.assert_close(attention(x, bias=bias), attention(x), atol=1e-5, rtol=1e-5)
     hidden = bias.clone()
-    hidden[..., 7:] = -1e4
+    hidden[..., 7:] = -torch.inf
     torch.testing.assert_close(attention(x, bias=hidden)[:, :7], attention(x[:, :7]), atol=1e-5, rtol=1e-5)
 
 

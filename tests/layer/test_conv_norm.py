@@ -48,3 +48,11 @@ def test_training_normalises_by_the_batch():
     brick = ConvNorm(3, 6, 3).train()
     out = brick(torch.randn(8, 3, 5, 5))
     torch.testing.assert_close(out.mean((0, 2, 3)), torch.zeros(6), atol=1e-5, rtol=0)
+
+
+def test_a_brick_of_weight_zero_starts_as_nothing_and_learns():
+    brick = ConvNorm(3, 6, 3, zero=True).train()
+    out = brick(torch.randn(8, 3, 5, 5))
+    assert out.abs().max() == 0
+    (out - 1).square().sum().backward()
+    assert brick.norm.bias.grad.abs().sum() > 0

@@ -71,7 +71,7 @@ def test_published_count_of_heads(classes, expected):
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "expected"), [("vit_nano", "digits", 58_346), ("vit_micro", "cifar100", 1_329_092)]
+    ("name", "data", "expected"), [("vit_nano", "digits", 58_346), ("vit_micro", "cifar100", 655_108)]
 )
 def test_count_that_the_file_states(name, data, expected):
     cfg = compose([f"model={name}", f"data={data}"])
@@ -87,4 +87,4 @@ def test_every_model_runs_at_every_size(name, size):
     assert model(images).shape == (2, 7)
     (*_, last) = model.features(images)
     assert last.shape[0] == 2
-    assert last.shape[2] * model.strides[-1] == size
+    assert last.shape[2] == -(-size // model.strides[-1])  # an odd map halves upwards

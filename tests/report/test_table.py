@@ -16,6 +16,7 @@ from vitexp.report.table import (
     header,
     mean_std,
     metrics_table,
+    models_table,
     options_table,
     predictions_table,
     runs_table,
@@ -184,3 +185,13 @@ def test_tables_do_not_import_torch() -> None:
     heavy = "{'torch', 'matplotlib', 'pytorch_lightning', 'PIL'}"
     code = f"import sys, {names}; sys.exit(bool({heavy} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_models_show_their_figures_and_whose_they_are_where_there_is_room() -> None:
+    figures = {"parameters": 5_717_416, "gmacs": 1.254, "image_size": 224, "top1": 78.22, "paper": "P", "source": EVIL}
+    table = models_table([("vit_ti16", figures), ("ours", {})])
+    assert "whose figure" in pipe(table)
+    narrow = terminal(table, width=70)
+    for shown in ("5,717,416", "1.254", "224", "78.22", "ours"):
+        assert shown in narrow
+    assert "whose figure" not in narrow

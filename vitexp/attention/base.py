@@ -20,7 +20,8 @@ class DenseAttention(nn.Module, ABC):
     """Multi-head attention that has a map: fused projections here, the map and its use in a final class.
 
     A final class says how scores become weights (`weights`) and reads values by them (`attend`), with a fused kernel
-    where one exists; `attend(q, k, v, ...)` must equal `weights(q, k, ...) @ v` in evaluation.
+    where one exists; `attend(q, k, v, ...)` must equal `weights(q, k, ...) @ v` in evaluation. Queries and keys have
+    `head_dim` channels a head and values `value_dim`: equal when built, fewer each in a pruned model.
 
     Flags, read from the class before anything is built: `takes_mask` (bool, True = may attend), `takes_bias` (added to
     the scores), `takes_context` (tokens that are keys and values but never queries), `needs_grid` (a token for each
@@ -38,7 +39,7 @@ class DenseAttention(nn.Module, ABC):
         super().__init__()
         check_heads(dim, num_heads)
         self.num_heads = num_heads
-        self.head_dim = dim // num_heads
+        self.head_dim = self.value_dim = dim // num_heads
         self.dropout_rate = dropout
         self.qkv_projection = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.out = nn.Linear(dim, dim)
@@ -54,7 +55,7 @@ class DenseAttention(nn.Module, ABC):
             x: tokens; queries, keys and values.
             context: (B or 1, M, D), more keys and values after those of x.
             mask: bool, True = may attend, broadcast to (B, H, N, N + M); a query that may attend nothing gives zeros.
-            bias: float, added to the scores, broadcast to (B, H, N, N + M).
+            bias: float, added to the scores, broadcast to (B, H, N, N + M); -inf hides as the mask does.
         """
         q, k, v = self.qkv(x, context)
         values = self.attend(q, k, v, mask, bias)
@@ -62,21 +63,27 @@ class DenseAttention(nn.Module, ABC):
 
     def qkv(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, N, d), keys and values (B, H, N + M, d)."""
-        shape = (3, self.num_heads, self.head_dim)
-        q, k, v = self.qkv_projection(x).unflatten(-1, shape).permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, N, d) each
+        narrow, wide = self.num_heads * self.head_dim, self.num_heads * self.value_dim
+        q, k, v = (self._heads(part) for part in self.qkv_projection(x).split((narrow, narrow, wide), dim=-1))
         if context is None:
             return q, k, v
         more_k, more_v = self.kv(context)
-        more_k, more_v = more_k.expand(len(x), -1, -1, -1), more_v.expand(len(x), -1, -1, -1)
+        more_k, more_v = more_k.expand(x.shape[0], -1, -1, -1), more_v.expand(x.shape[0], -1, -1, -1)
         return q, torch.cat([k, more_k], dim=2), torch.cat([v, more_v], dim=2)
 
     def kv(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B or 1, H, M, d) of tokens that are never queries."""
-        dim = self.num_heads * self.head_dim
-        weight, bias = self.qkv_projection.weight[dim:], self.qkv_projection.bias
-        kv = F.linear(context, weight, None if bias is None else bias[dim:])
-        k, v = kv.unflatten(-1, (2, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
-        return k, v
+        narrow, wide = self.num_heads * self.head_dim, self.num_heads * self.value_dim
+        weight, bias = self.qkv_projection.weight[narrow:], self.qkv_projection.bias
+        k, v = F.linear(context, weight, None if bias is None else bias[narrow:]).split((narrow, wide), dim=-1)
+        return self._heads(k), self._heads(v)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, N, d)
+
+    def maps(self, q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> dict[str, Tensor]:
+        """The maps on the way to the values, by name, each (B, H, N, N + M); the last is `weights`, for analyses."""
+        return {"softmax": self.weights(q, k, mask, bias)}
 
     @abstractmethod
     def weights(self, q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
@@ -105,11 +112,32 @@ def fused_attention(
     scale: float,
     dropout_rate: float = 0.0,
 ) -> Tensor:
-    """`masked_softmax(scale * q @ k.T + bias, mask) @ v` by torch's fused kernel, the map never in memory."""
+    """`masked_softmax(scale * q @ k.T + bias, mask) @ v` by torch's fused kernel, the map never in memory.
+
+    The CPU has no such kernel where the bias trains; what torch does there takes longer than the map in three steps.
+    """
     if bias is not None:
         bias = bias.to(q.dtype)
-        mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
+        trains = bias.requires_grad and torch.is_grad_enabled()
+        if trains and q.device.type == "cpu" and not torch.compiler.is_compiling():
+            return _attention_in_steps(q * scale if scale != 1 else q, k, v, mask, bias, dropout_rate=dropout_rate)
+        mask = bias if mask is None else torch.where(mask, bias, -torch.inf)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_rate, scale=scale)
+
+
+def _attention_in_steps(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor, *, dropout_rate: float
+) -> Tensor:
+    """As `fused_attention`, the map in memory and as few passes over it as there can be."""
+    scores = q @ k.transpose(-2, -1)  # (B, H, N, N + M)
+    scores += bias
+    if mask is None:
+        weights = scores.softmax(dim=-1)
+    elif bool(mask.any(dim=-1).all()):
+        weights = scores.masked_fill_(~mask, -torch.inf).softmax(dim=-1)
+    else:
+        weights = masked_softmax(scores, mask)
+    return F.dropout(weights, dropout_rate) @ v if dropout_rate else weights @ v
 
 
 def check_heads(dim: int, num_heads: int) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from vitexp.checkpoint.adapter import trained_names, without_base
+
 
 class Average(Callback):
     """Update after every optimizer step; `decay` is the share of the old average kept."""
@@ -18,12 +20,14 @@ class Average(Callback):
         self.average: AveragedModel | None = None
         self._updates = 0
         self._restored: dict[str, Any] | None = None
+        self._names: frozenset[str] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copy the model before the optimizer sees it."""
         if stage != "fit" or self.average is not None:
             return
         model: Any = pl_module.model
+        self._names = trained_names(model)
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.decay))
         self.average.requires_grad_(False).eval()
 
@@ -32,7 +36,7 @@ class Average(Callback):
         assert self.average is not None
         self.average.to(pl_module.device)
         if self._restored is not None:
-            self.average.load_state_dict(self._restored)
+            self.average.load_state_dict(self._restored, strict=self._names is None)
             self._restored = None
 
     def on_train_batch_end(
@@ -54,8 +58,9 @@ class Average(Callback):
         self.on_validation_start(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """The average and how many steps it has seen."""
+        """The average, without what a regime keeps frozen, and how many steps it has seen."""
         average = self.average.state_dict() if self.average is not None else {}
+        average = without_base(average, self._names, prefix="module.")
         return {"average": average, "updates": self._updates}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -18,7 +18,9 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from vitexp.callback.finite import Finite
+from vitexp.checkpoint.adapter import BASE, require_base, trained_names, without_base
 from vitexp.checkpoint.safe_io import BEST, LAST
+from vitexp.errors import CheckpointError
 from vitexp.interrupt import Interrupted
 
 GRACE_S = 30.0
@@ -41,6 +43,11 @@ class SafePoint(Checkpoint):
         self._position: dict[str, int] = {}
         self._earlier: dict[int, Any] = {}
         self._grace: threading.Timer | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """A checkpoint of a regime has no tensors of the frozen base, which is there already."""
+        model: Any = pl_module.model
+        pl_module.strict_loading = trained_names(model) is None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals; Lightning has set its own by now."""
@@ -81,8 +88,21 @@ class SafePoint(Checkpoint):
         self._restore_signals()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Say in the file where the run goes on."""
+        """Say in the file where the run goes on; leave the frozen base out and name it."""
         checkpoint["vitexp"] = dict(self._position)
+        model: Any = pl_module.model
+        if (names := trained_names(model)) is not None:
+            checkpoint["state_dict"] = without_base(checkpoint["state_dict"], names, prefix="model.")
+            checkpoint[BASE] = model.fingerprint
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on only over the base that the checkpoint was trained on."""
+        model: Any = pl_module.model
+        if (names := trained_names(model)) is not None:
+            require_base(model, str(checkpoint.get(BASE)), self.folder / LAST)
+            found = {name.removeprefix("model.") for name in checkpoint["state_dict"]}
+            if not names <= found:
+                raise CheckpointError(f"{self.folder} lacks {sorted(names - found)}; the run must be trained again")
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far."""
@@ -105,8 +125,11 @@ class SafePoint(Checkpoint):
         if not trainer.is_global_zero:
             return
         model: Any = pl_module.evaluated if pl_module.evaluated is not None else pl_module.model
+        trained: Any = pl_module.model
+        names = trained_names(trained)
         content = {
-            "state_dict": model.state_dict(),
+            "state_dict": without_base(model.state_dict(), names),
+            **({} if names is None else {BASE: trained.fingerprint}),
             "vitexp": {"step": trainer.global_step, "epoch": trainer.current_epoch + 1, "batch": 0},
         }
         trainer.strategy.checkpoint_io.save_checkpoint(content, self.folder / BEST)

@@ -115,6 +115,7 @@ def _origin(model: Loadable, tensors: Tensors, source: str | Path) -> Origin | N
 def _translate(tensors: Tensors, origin: Origin, lines: list[str]) -> Tensors:
     dropped = [name for name in tensors if re.search(origin.dropped, name)]
     lines += [f"{name}: dropped, the model has no such layer ({origin.name})" for name in dropped]
+    lines += [f"{note} ({origin.name})" for note in origin.notes]
     return origin.translate({name: tensor for name, tensor in tensors.items() if name not in dropped})
 
 

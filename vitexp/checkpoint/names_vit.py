@@ -1,4 +1,4 @@
-"""Foreign names of a ViT's tensors: timm, Hugging Face (5.x and before), and the authors' `.npz` files.
+"""Foreign names of a ViT's tensors: timm, Hugging Face (5.x and before), and the authors' `.npz` files; hybrids too.
 
 Two layouts of the authors' are known: google-research/vision_transformer (`Transformer/encoderblock_0/...`) and
 big_vision (a `params/` prefix, other sub-indices, layers perhaps stacked, no position for the class token).
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vitexp.checkpoint.origin import Origin, Tensors, rename
+from vitexp.errors import CheckpointError
 
 _TIMM = (
     ("stem.projection.", "patch_embed.proj."),
@@ -17,6 +18,11 @@ _TIMM = (
     ("position", "pos_embed"),
     (".attention.qkv_projection.", ".attn.qkv."),
     (".attention.out.", ".attn.proj."),
+)
+_TIMM_HYBRID = (
+    (r"^patch_embed\.backbone\.(?:stem\.)?(conv|norm)\.", r"stem.root.\1."),
+    (r"^patch_embed\.backbone\.stages\.(\d+)\.blocks\.(\d+)\.downsample\.", r"stem.units.\1.\2.shortcut."),
+    (r"^patch_embed\.backbone\.stages\.(\d+)\.blocks\.(\d+)\.(conv|norm)(\d)\.", r"stem.units.\1.\2.conv\4.\3."),
 )
 _HF = (
     (r"^vit\.", ""),
@@ -36,6 +42,13 @@ _HF = (
 )
 _NPZ = (
     (r"^(opt/target/|params/img/|params/)", ""),
+    (r"^conv_root/", "stem.root.conv/"),
+    (r"^gn_root/", "stem.root.norm/"),
+    (r"^block(\d+)/unit(\d+)/", lambda found: f"stem.units.{int(found[1]) - 1}.{int(found[2]) - 1}."),
+    (r"(stem\.units\..*)conv_proj/", r"\1shortcut.conv/"),
+    (r"(stem\.units\..*)gn_proj/", r"\1shortcut.norm/"),
+    (r"(stem\.units\..*)conv(\d)/", r"\1conv\2.conv/"),
+    (r"(stem\.units\..*)gn(\d)/", r"\1conv\2.norm/"),
     (r"^cls$", "class_token"),
     (r"^(Transformer/posembed_input/pos_embedding|pos_embedding)$", "position"),
     (r"^embedding/", "stem.projection/"),
@@ -52,16 +65,34 @@ _NPZ = (
 
 
 def to_timm(tensors: Tensors) -> Tensors:
-    """Our names as timm's."""
-    return rename(tensors, [(re.escape(ours), theirs) for ours, theirs in _TIMM])
+    """Our names as timm's.
+
+    Raises:
+        CheckpointError: a part that timm's ViT has not, such as another attention or another stem.
+    """
+    stem = "stem." if any(name.startswith("stem.units.") for name in tensors) else ""  # timm's root alone has none
+    hybrid = (
+        (r"^stem\.root\.", f"patch_embed.backbone.{stem}"),
+        (r"^stem\.units\.(\d+)\.(\d+)\.shortcut\.", r"patch_embed.backbone.stages.\1.blocks.\2.downsample."),
+        (r"^stem\.units\.(\d+)\.(\d+)\.conv(\d)\.(conv|norm)\.", r"patch_embed.backbone.stages.\1.blocks.\2.\4\3."),
+    )
+    renamed = rename(tensors, [*hybrid, *((re.escape(ours), theirs) for ours, theirs in _TIMM)])
+    ours = [name for name in renamed if ".attention." in name or name.startswith("stem.")]
+    if ours:
+        raise CheckpointError(
+            f"timm has no such model: {ours[0]} and {len(ours) - 1} more tensors have no place in its ViT, which has "
+            "softmax attention behind linear patches; use to=safetensors, or train model=vit_s16 attention=softmax"
+        )
+    return renamed
 
 
-def _from_timm(tensors: Tensors) -> Tensors:
-    return rename(tensors, [(re.escape(theirs), ours) for ours, theirs in _TIMM])
+def from_timm(tensors: Tensors) -> Tensors:
+    """Timm's names as ours."""
+    return rename(tensors, [*_TIMM_HYBRID, *((re.escape(theirs), ours) for ours, theirs in _TIMM)])
 
 
 def _from_hf(tensors: Tensors) -> Tensors:
-    return _stack_qkv(rename(tensors, _HF), ("query", "key", "value") if _old_hf(tensors) else ("q", "k", "v"))
+    return stack_qkv(rename(tensors, _HF), ("query", "key", "value") if _old_hf(tensors) else ("q", "k", "v"))
 
 
 def _old_hf(tensors: Tensors) -> bool:
@@ -71,7 +102,7 @@ def _old_hf(tensors: Tensors) -> bool:
 def _from_npz(tensors: Tensors) -> Tensors:
     tensors = _unstack_layers(tensors)
     renamed = {name: _from_flax(name, tensor) for name, tensor in rename(tensors, _NPZ).items()}
-    return _stack_qkv(renamed, ("query", "key", "value"))
+    return stack_qkv(renamed, ("query", "key", "value"))
 
 
 def _unstack_layers(tensors: Tensors) -> Tensors:
@@ -93,6 +124,8 @@ def _from_flax(name: str, tensor: Tensor) -> Tensor:
         return tensor.flatten(0, -2).T  # (H, d, D) -> (D, D)
     if re.search(r"\.attention\.(query|key|value)\.", name):
         return tensor.flatten(-2).T if name.endswith("weight") else tensor.flatten()  # (D, H, d) -> (D, D)
+    if ".norm." in name:
+        return tensor.flatten()  # old files keep a group norm's as (1, 1, 1, C)
     if name.endswith("weight") and tensor.ndim == 4:
         return tensor.permute(3, 2, 0, 1)  # (h, w, in, out) -> (out, in, h, w)
     if name.endswith("weight") and tensor.ndim == 2:
@@ -100,7 +133,7 @@ def _from_flax(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _stack_qkv(tensors: Tensors, parts: tuple[str, str, str]) -> Tensors:
+def stack_qkv(tensors: Tensors, parts: tuple[str, str, str]) -> Tensors:
     """The three projections of each attention as one; a triple with a gap stays, to be reported as it is."""
     stacked = dict(tensors)
     for name in tensors:
@@ -116,7 +149,7 @@ ORIGINS = (
         name="timm",
         marker=r"^patch_embed\.proj\.",
         position_method="timm",
-        translate=_from_timm,
+        translate=from_timm,
         dropped=r"^pre_logits\.",
     ),
     Origin(

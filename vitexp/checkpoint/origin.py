@@ -23,6 +23,7 @@ class Origin:
         position_method: how its own code resizes positions (vitexp.layer.position.METHODS).
         translate: foreign tensors to ours; a name it does not know stays and is reported as unexpected.
         dropped: regular expression for tensors that have no place in our model and are left out, one line each.
+        notes: lines printed on loading: what the translation changed in values, what pixels the weights expect.
     """
 
     name: str
@@ -30,14 +31,15 @@ class Origin:
     position_method: str
     translate: Callable[[Tensors], Tensors]
     dropped: str = r"(?!)"
+    notes: tuple[str, ...] = ()
 
     def fits(self, names: Sequence[str]) -> bool:
         """Whether a file with tensors of these names is of this origin."""
         return any(re.search(self.marker, name) for name in names)
 
 
-def rename(tensors: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> Tensors:
-    """Apply each rule (regular expression, replacement) in turn to every name."""
+def rename(tensors: Mapping[str, Tensor], rules: Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]) -> Tensors:
+    """Apply each rule (regular expression, replacement as re.sub takes it) in turn to every name."""
     renamed: Tensors = {}
     for name, tensor in tensors.items():
         for pattern, replacement in rules:

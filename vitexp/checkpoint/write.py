@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 
 def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
@@ -14,7 +14,12 @@ def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> N
     Raises:
         ResourceError: the file cannot be written (through the caller's folder checks).
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_tensors(model.state_dict(), path, metadata)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write tensors by any names, as `save_weights` does."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     part = path.with_name(f".{path.name}.part")
     save_file(tensors, part, metadata=dict(metadata))
     with part.open("rb+") as file:

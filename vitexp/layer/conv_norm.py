@@ -13,7 +13,8 @@ from torch import Tensor, nn
 class ConvNorm(nn.Module):
     """norm(conv(x)), then the activation if there is one: (B, C, H, W) -> (B, C', H / stride, W / stride).
 
-    The convolution has no bias and pads by half its (odd) kernel. `fuse` folds the norm into it.
+    The convolution has no bias and pads by half its (odd) kernel. `fuse` folds the norm into it. With `zero` the norm's
+    weight starts at 0, so that a residual branch that ends in this brick starts as nothing (Goyal et al. 2017, 5.1).
     """
 
     def __init__(
@@ -25,12 +26,15 @@ class ConvNorm(nn.Module):
         stride: int = 1,
         groups: int = 1,
         activation: Callable[[], nn.Module] | None = None,
+        zero: bool = False,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
             in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=False
         )
         self.norm: nn.Module = nn.BatchNorm2d(out_channels)
+        if zero:
+            nn.init.zeros_(self.norm.weight)
         self.activation = activation() if activation is not None else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

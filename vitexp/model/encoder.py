@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from vitexp.errors import ConfigError
 from vitexp.layer.drop_path import DropPath
 from vitexp.layer.mlp import Mlp
 from vitexp.model.classifier import Classifier
@@ -38,6 +39,7 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor, *, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        check_takes(self.attention, context=context, mask=mask)
         if context is not None:
             context = self.norm1(context)
         read = self.attention(self.norm1(x), context=context, mask=mask)
@@ -79,6 +81,16 @@ class TokenEncoder(Classifier):
         """The final tokens of the grid as one map (B, D, h, w), for detectors; `strides` has its scale."""
         x = self.encode(images)[:, self.num_prefix :]  # (B, h*w, D)
         return [x.transpose(1, 2).unflatten(2, self.grid)]
+
+
+def check_takes(attention: nn.Module, *, context: Tensor | None, mask: Tensor | None) -> None:
+    """Raise ConfigError for a context or a mask that the attention, by its flags, cannot take."""
+    for name, given in (("context", context), ("mask", mask)):
+        if given is not None and not getattr(attention, f"takes_{name}"):
+            raise ConfigError(
+                f"attention={type(attention).__name__.lower()} was given a {name} and has no map of weights for it; "
+                "it takes tokens alone; use attention=softmax, cosine or reattention"
+            )
 
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:

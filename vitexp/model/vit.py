@@ -22,7 +22,7 @@ class ViT(TokenEncoder):
     Args:
         image_size: pixels, one side or (height, width).
         stem: `stem(in_channels=..., dim=...)` -> module from images to a map (B, D, h, w), with `patch_size`.
-        attention: `attention(dim, num_heads, grid=...)`, called once a block.
+        attention: `attention(dim, num_heads, grid=...)`, called once a block; or a list of these, one for each block.
         pool: `token` adds a class token and reads it; `mean` has none and reads the mean of the normed tokens.
         dropout: after positions, attention and both layers of each MLP.
         drop_path_rate: of the last block, growing linearly from 0.
@@ -43,14 +43,16 @@ class ViT(TokenEncoder):
         depth: int,
         num_heads: int,
         mlp_ratio: float,
-        attention: Callable[..., nn.Module],
+        attention: Callable[..., nn.Module] | Sequence[Callable[..., nn.Module]],
         num_classes: int,
         pool: str,
         dropout: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        check_pool(pool, attention)
+        variants = list(attention) if isinstance(attention, Sequence) else [attention] * depth
+        for variant in variants:
+            check_pool(pool, variant)
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.image_size = (height, width)
         self.stem = stem(in_channels=in_channels, dim=dim)
@@ -68,12 +70,12 @@ class ViT(TokenEncoder):
                 dim,
                 num_heads,
                 grid=self.grid,
-                attention=attention,
+                attention=variant,
                 mlp_ratio=mlp_ratio,
                 dropout=dropout,
                 drop_path_rate=rate,
             )
-            for rate in drop_path_rates(drop_path_rate, depth)
+            for variant, rate in zip(variants, drop_path_rates(drop_path_rate, depth), strict=True)
         )
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.head = nn.Linear(dim, num_classes)
@@ -87,8 +89,12 @@ class ViT(TokenEncoder):
             raise ConfigError(f"images of {given} pixels reached a model built for {built}; resize them or use size=")
         x = self.stem(images).flatten(2).transpose(1, 2)  # (B, h*w, D)
         if self.class_token is not None:
-            x = torch.cat([self.class_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + h*w, D)
+            x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1)  # (B, 1 + h*w, D)
         return self.dropout(x + self.position)
+
+    def place(self, token: Tensor) -> Tensor:
+        """A class token (1, T, D) as `embed` hands it to the first block: at the position of the model's own."""
+        return token + self.position[:, :1]
 
     def pool(self, x: Tensor) -> Tensor:
         return x[:, 0] if self.pooling == "token" else x.mean(dim=1)  # (B, D)

@@ -1,11 +1,18 @@
-"""What regimes share: freezing without drift, and a head that fits the data."""
+"""What regimes share: freezing without drift, a head that fits the data, what a model must offer, rates of the parts.
 
+A regime other than `full` leaves three marks on the model it returns, which saving reads: `fingerprint` of the frozen
+base, `plain_names` of the base's tensors, and `rates`, which the optimizer's groups follow.
+"""
+
+from collections.abc import Mapping, Sequence
 from types import MethodType
 from typing import Any
 
 from torch import nn
 
+from vitexp.checkpoint.fingerprint import fingerprint
 from vitexp.errors import ConfigError
+from vitexp.model.encoder import Block, TokenEncoder
 
 
 def freeze(model: nn.Module, *, trained: tuple[str, ...]) -> None:
@@ -14,6 +21,7 @@ def freeze(model: nn.Module, *, trained: tuple[str, ...]) -> None:
     Frozen parameters take no gradient. Frozen modules are in eval mode and stay so through `model.train()`, which
     Lightning calls on the whole module; the mode of `model` itself follows the call.
     """
+    mark(model)
     for name, parameter in model.named_parameters(recurse=False):
         parameter.requires_grad_(name in trained)
     for name, child in model.named_children():
@@ -23,11 +31,18 @@ def freeze(model: nn.Module, *, trained: tuple[str, ...]) -> None:
         child.requires_grad_(False)
         child.eval()
         # An attribute of the instance, so that state-dict names stay as they are and copies keep it.
-        child.train = MethodType(_stay_in_eval, child)  # type: ignore[method-assign]
+        child.train = MethodType(stay_in_eval, child)  # type: ignore[method-assign]
 
 
-def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
+def stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
     return module
+
+
+def mark(model: Any) -> None:
+    """Note on a model what it is before the regime changes it; the first note stays."""
+    if not hasattr(model, "fingerprint"):
+        model.fingerprint = fingerprint(model)
+        model.plain_names = frozenset(model.state_dict())
 
 
 def fit_head(model: Any, num_classes: int) -> None:
@@ -43,3 +58,64 @@ def fit_head(model: Any, num_classes: int) -> None:
         )
     if model.num_classes != num_classes:
         model.reset_head(num_classes)
+
+
+def require_tokens(model: Any, *, regime: str, class_token: bool = True, mask: bool = False) -> TokenEncoder:
+    """The model, if it has what the regime works on.
+
+    Args:
+        model: any.
+        regime: for the message.
+        class_token: whether a class token is needed.
+        mask: whether the attention must take a mask, besides context.
+
+    Raises:
+        ConfigError: the model has no tokens, no class token, or an attention without a map.
+    """
+    if not isinstance(model, TokenEncoder) or any(type(block) is not Block for block in model.blocks):
+        raise ConfigError(
+            f"regime={regime} adds tokens to those of an encoder and {type(model).__name__} is none; it needs a ViT; "
+            "use model=vit_ti16 or another ViT, or regime=full, head or bias, which work on every model"
+        )
+    if class_token and getattr(model, "class_token", None) is None:
+        raise ConfigError(
+            f"regime={regime} trains a class token and this model reads the mean of its tokens; it needs a model with "
+            "a class token; use model=vit_ti16, or model.pool=token with a checkpoint trained so, or regime=head"
+        )
+    for block in model.blocks:
+        variant = type(block.attention)
+        if not (getattr(variant, "takes_context", False) and (not mask or getattr(variant, "takes_mask", False))):
+            raise ConfigError(
+                f"regime={regime} needs an attention with a map; attention={variant.__name__.lower()} has none; "
+                "use softmax, cosine or reattention"
+            )
+    return model
+
+
+def require_init(class_token: str) -> None:
+    """Raise ConfigError for an unknown start of a class token."""
+    if class_token not in ("copy", "random"):
+        raise ConfigError(f"regime.class_token={class_token} is unknown; a new one is a copy or random; use copy")
+
+
+def set_rates(
+    model: Any,
+    parts: Mapping[str, Sequence[str]],
+    *,
+    lr_scale: Mapping[str, float],
+    weight_decay: Mapping[str, float | None],
+) -> None:
+    """Tell the optimizer how each part learns: `model.rates[name] = (share of lr, weight decay or None)`.
+
+    Args:
+        model: gets the attribute.
+        parts: part -> prefixes of its parameters' names.
+        lr_scale: part -> share of `lr=`.
+        weight_decay: part -> its own; None is the optimizer's usual rule.
+    """
+    model.rates = {
+        name: (lr_scale[part], weight_decay[part])
+        for name, parameter in model.named_parameters()
+        for part, prefixes in parts.items()
+        if parameter.requires_grad and name.startswith(tuple(prefixes))
+    }

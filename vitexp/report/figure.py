@@ -10,11 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitexp.errors import ResourceError
+from vitexp.report.text import elide
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#7F7F7F"
+SKY, PURPLE = "#56B4E9", "#CC79A7"
+# One for each curve of a picture, with a marker and a line of its own, so that colour is never the only difference.
+SERIES = (
+    (BLUE, "o", "-"),
+    (ORANGE, "s", "--"),
+    (GREEN, "^", "-."),
+    (VERMILION, "D", ":"),
+    (PURPLE, "v", "-"),
+    (SKY, "P", "--"),
+)
 DPI = 150
 
 _STYLE: dict[Any, Any] = {
@@ -35,17 +46,19 @@ _STYLE: dict[Any, Any] = {
     "legend.fontsize": 13,
     "text.parse_math": False,  # a class may be called $5
     "text.usetex": False,
+    "svg.hashsalt": "vitexp",  # the same picture is the same file
 }
 
 
 @contextmanager
-def figure(out: Path, *, headline: str, size: tuple[float, float]) -> Iterator["Figure"]:
+def figure(out: Path, *, headline: str, size: tuple[float, float], vector: bool = False) -> Iterator["Figure"]:
     """A figure to draw on, written to the PNG `out` on leaving the block.
 
     Args:
         out: the file; its folder is made.
         headline: what the picture shows, in bold above all axes.
         size: width and height in inches, of 150 pixels.
+        vector: whether an SVG is written beside the PNG.
 
     Raises:
         ResourceError: the file cannot be written.
@@ -64,7 +77,16 @@ def figure(out: Path, *, headline: str, size: tuple[float, float]) -> Iterator["
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             drawing.savefig(out, facecolor="white")
+            if vector:
+                drawing.savefig(out.with_suffix(".svg"), facecolor="white", metadata={"Date": None})
         except OSError as error:
             raise ResourceError(
                 f"cannot write {out}: {error.strerror}; a picture needs 1 MB in a writable folder; free space there"
             ) from error
+
+
+def footnote(drawing: "Figure", text: str) -> None:
+    """What the picture is of (model, checkpoint, data), small, below all axes."""
+    if text:
+        lines = "\n".join(elide(line, 140) for line in text.splitlines())
+        drawing.supxlabel(lines, x=0.01, ha="left", fontsize=11, color="#444444")

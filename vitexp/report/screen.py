@@ -14,7 +14,7 @@ log = logging.getLogger("vitexp")
 NEXT = (
     ("vitexp evaluate run=last", "test it again, or elsewhere with data=..."),
     ("vitexp predict run=last image=FILE", "label an image"),
-    ("vitexp list runs", "all runs; tensorboard --logdir outputs shows curves"),
+    ("vitexp report run=last open=true", "the run as one page; `vitexp dashboard` shows all runs"),
 )
 
 

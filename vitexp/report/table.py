@@ -46,6 +46,15 @@ def options_table(group: str, rows: Sequence[tuple[str, str]]) -> RenderableType
     return table
 
 
+def models_table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> RenderableType:
+    """Models with their published figures: parameters with 1,000 classes, cost at their own size, whose accuracy.
+
+    Args:
+        rows: name and `reference` (vitexp.schema.REFERENCE), where a figure may be missing or None.
+    """
+    return _Fitting(_models(rows, wide=True), _models(rows, wide=False))
+
+
 def value_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> RenderableType:
     """Any rows under named columns: numbers to the right, None as a dash."""
     table = _table(title=title)
@@ -57,7 +66,9 @@ def value_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
     return table
 
 
-def predictions_table(rows: Sequence[Mapping[str, Any]], file: Path | None = None) -> RenderableType:
+def predictions_table(
+    rows: Sequence[Mapping[str, Any]], file: Path | None = None, *, title: str = ""
+) -> RenderableType:
     """Images with their best classes; with `file`, which has all of them, only the first here.
 
     Args:
@@ -65,7 +76,7 @@ def predictions_table(rows: Sequence[Mapping[str, Any]], file: Path | None = Non
         file: the CSV that the caption names.
     """
     shown = rows if file is None else rows[:_SHOWN]
-    table = _table("image", "prediction", fold=("image",))
+    table = _table("image", "prediction", title=title, fold=("image",))
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("then", ratio=1)
     for row in shown:
@@ -114,6 +125,7 @@ def header(
     batch: str,
     schedule: str,
     settings: Sequence[str] = (),
+    trains: str = "",
 ) -> RenderableType:
     """What is about to run.
 
@@ -128,6 +140,7 @@ def header(
         batch: effective batch and how it is made, such as `512 = 128 × 2 devices × 2 accumulated`.
         schedule: such as `cosine, peak 0.004, 69 of 460 steps warm-up`.
         settings: overrides with their canonical keys.
+        trains: what of a model with frozen parts trains; empty if all of it does.
     """
     trainable, total = parameters
     count = f"{total:,}" if trainable == total else f"{trainable:,} of {total:,} trainable"
@@ -137,6 +150,7 @@ def header(
         "folder": folder,
         "device": f"{device}, {precision}",
         "model": model,
+        **({"trains": trains} if trains else {}),
         "images": ", ".join(f"{key} {value:,}" for key, value in sizes.items()),
         "batch": batch,
         "schedule": schedule,
@@ -204,6 +218,26 @@ class _Fitting:
         unbounded = options.update(max_width=_UNBOUNDED)
         fits = Measurement.get(console, unbounded, self.wide).maximum <= options.max_width
         yield self.wide if fits else self.narrow
+
+
+def _models(rows: Sequence[tuple[str, Mapping[str, Any]]], *, wide: bool) -> Table:
+    """All columns, or without whose figure the accuracy is."""
+    table = _table("model=")
+    for column in ("parameters", "GMACs", "size", "top-1"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for column in ("paper", "whose figure")[: 1 + wide]:
+        table.add_column(column, no_wrap=wide)
+    for name, figures in rows:
+        count, cost = figures.get("parameters"), figures.get("gmacs")
+        numbers = (
+            f"{count:,}" if count else "",
+            f"{cost:.3f}" if cost else "",
+            str(figures.get("image_size") or ""),
+            f"{figures['top1']:.2f}" if figures.get("top1") else "",
+        )
+        texts = [figures.get(key) or "" for key in ("paper", "source")[: 1 + wide]]
+        table.add_row(_text(name, style="bold"), *map(_text, (*numbers, *texts)))
+    return table
 
 
 def _runs(rows: Sequence[Mapping[str, Any]], *, wide: bool) -> Table:

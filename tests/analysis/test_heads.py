@@ -1,0 +1,42 @@
+"""Likeness of heads: 1 for copies, blind to their order, and by hand on made maps (fact sheet, E11)."""
+
+import pytest
+import torch
+from subjects import subject
+from tiny import randomise, tiny_vit
+
+from vitexp.analysis.heads import HeadSimilarity, nearest_fellow
+from vitexp.errors import ConfigError
+
+
+def test_copies_are_one_and_order_does_not_matter() -> None:
+    torch.manual_seed(0)
+    maps = torch.rand(2, 4, 6, 6).softmax(-1)
+    maps[:, 3] = 2 * maps[:, 1]
+    values = nearest_fellow(maps)
+    torch.testing.assert_close(values[:, [1, 3]], torch.ones(2, 2))
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(nearest_fellow(maps[:, order]), values[:, order])
+
+
+def test_by_hand() -> None:
+    maps = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]], [[1.0, 1.0]]]])
+    torch.testing.assert_close(nearest_fellow(maps), torch.full((1, 3), 0.5**0.5))
+
+
+def test_a_model_with_repeated_heads() -> None:
+    model = randomise(tiny_vit(depth=2, num_heads=2))
+    attention = model.blocks[1].attention
+    with torch.no_grad():
+        for rows in (slice(0, 16), slice(16, 32)):  # queries, then keys: the second head repeats the first
+            for tensor in (attention.qkv_projection.weight[rows], attention.qkv_projection.bias[rows]):
+                tensor[8:] = tensor[:8]
+    analysis = HeadSimilarity()
+    values = analysis.summary(analysis.measure(subject(model)))
+    assert values["softmax/last"] == pytest.approx(1.0, abs=1e-5)
+    assert values["softmax/first"] < 0.999999
+
+
+def test_single_heads_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"needs two or more; use model\.num_heads=2"):
+        HeadSimilarity().measure(subject(tiny_vit(num_heads=1)))

@@ -1,0 +1,50 @@
+"""Rollout is its recurrence, and what has no rollout says so."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from subjects import subject
+from tiny import tiny_vit
+
+from vitexp.analysis.rollout import Rollout, half_share, require_grid, roll_out
+from vitexp.errors import ConfigError
+
+
+def test_recurrence_by_hand() -> None:
+    first, second = torch.tensor([[0.5, 0.5], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+    a, b = (first + torch.eye(2)) / 2, (second + torch.eye(2)) / 2
+    torch.testing.assert_close(roll_out([first, second]), b @ a)
+    torch.testing.assert_close(roll_out([torch.eye(3)] * 4), torch.eye(3))
+
+
+def test_rows_stay_distributions() -> None:
+    maps = [torch.rand(6, 6).softmax(-1) for _ in range(5)]
+    torch.testing.assert_close(roll_out(maps).sum(-1), torch.ones(6))
+
+
+def test_half_share() -> None:
+    assert half_share(torch.ones(8)).item() == 0.5
+    assert half_share(torch.tensor([0.0, 9.0, 1.0, 0.0])).item() == 0.25
+
+
+@pytest.mark.parametrize("pool", ["token", "mean"])
+def test_a_model_is_measured_and_drawn(pool: str, tmp_path: Path) -> None:
+    looked = subject(tiny_vit(pool=pool), count=2)
+    analysis = Rollout(block=0)
+    measured = analysis.measure(looked)
+    assert measured.rollout.shape == (2, 4, 4)
+    assert measured.heads.shape == (2, 2, 4, 4)
+    if pool == "mean":
+        torch.testing.assert_close(measured.rollout.sum((1, 2)), torch.ones(2))
+    torch.testing.assert_close(measured.pixels, (0.25 * looked.images + 0.5).clamp(0, 1))
+    assert len(analysis.rows(measured)) == 2 * 3 * 16
+    analysis.draw({"trained": measured}, tmp_path / "rollout.png", "tiny")
+    assert (tmp_path / "rollout.svg").is_file()
+
+
+def test_windows_and_unknown_blocks_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"whole image .* use a ViT or DeepViT"):
+        require_grid(tiny_vit(), torch.rand(4, 2, 9, 9))
+    with pytest.raises(ConfigError, match=r"analysis\.block=7 is no block of this model; it has 2"):
+        Rollout(block=7).measure(subject(tiny_vit()))

@@ -1,0 +1,91 @@
+"""Names of the ResNet in front of a hybrid ViT: timm's and the authors', each against timm's own reading."""
+
+import numpy as np
+import pytest
+import torch
+from hybrid import timm_hybrid, tiny_hybrid
+from safetensors.torch import save_file
+
+from vitexp.checkpoint.load import export_names, load_weights
+
+GEOMETRIES = [{"depths": (1, 2)}, {"depths": (), "projection": 2}]
+
+
+def flax_arrays(depths, projection, *, old):
+    """A file as the ViT authors write it; `old` ones keep group norms as (1, 1, 1, C)."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+
+    def put(name, *shape):
+        arrays[name] = (rng.standard_normal(shape) * 0.1).astype(np.float32)
+
+    def conv(name, norm, size, inputs, outputs):
+        put(f"{name}/kernel", size, size, inputs, outputs)
+        for part in ("scale", "bias"):
+            put(f"{norm}/{part}", *((1, 1, 1, outputs) if old else (outputs,)))
+
+    conv("conv_root", "gn_root", 7, 3, 64)
+    inputs = 64
+    for stage, depth in enumerate(depths):
+        width = 64 << stage
+        for unit in range(depth):
+            place = f"block{stage + 1}/unit{unit + 1}"
+            if unit == 0:
+                conv(f"{place}/conv_proj", f"{place}/gn_proj", 1, inputs, 4 * width)
+            conv(f"{place}/conv1", f"{place}/gn1", 1, inputs, width)
+            conv(f"{place}/conv2", f"{place}/gn2", 3, width, width)
+            conv(f"{place}/conv3", f"{place}/gn3", 1, width, 4 * width)
+            inputs = 4 * width
+    cells = 16
+    put("embedding/kernel", projection, projection, inputs, 16)
+    for name, shape in {
+        "embedding/bias": (16,),
+        "cls": (1, 1, 16),
+        "Transformer/posembed_input/pos_embedding": (1, 1 + cells, 16),
+        "Transformer/encoder_norm/scale": (16,),
+        "Transformer/encoder_norm/bias": (16,),
+        "head/kernel": (16, 5),
+        "head/bias": (5,),
+    }.items():
+        put(name, *shape)
+    for index in range(2):
+        block = f"Transformer/encoderblock_{index}"
+        attention = f"{block}/MultiHeadDotProductAttention_1"
+        for norm in ("LayerNorm_0", "LayerNorm_2"):
+            put(f"{block}/{norm}/scale", 16)
+            put(f"{block}/{norm}/bias", 16)
+        for part in ("query", "key", "value"):
+            put(f"{attention}/{part}/kernel", 16, 2, 8)
+            put(f"{attention}/{part}/bias", 2, 8)
+        put(f"{attention}/out/kernel", 2, 8, 16)
+        put(f"{attention}/out/bias", 16)
+        for dense, (rows, columns) in enumerate([(16, 64), (64, 16)]):
+            put(f"{block}/MlpBlock_3/Dense_{dense}/kernel", rows, columns)
+            put(f"{block}/MlpBlock_3/Dense_{dense}/bias", columns)
+    return arrays
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_timm_there_and_back(tmp_path, geometry):
+    reference, model = timm_hybrid(**geometry), tiny_hybrid(**geometry).eval()
+    save_file(reference.state_dict(), tmp_path / "timm.safetensors")
+    assert load_weights(model, tmp_path / "timm.safetensors") == []
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(model(images), reference(images), atol=1e-5, rtol=1e-5)
+    exported = export_names(model)
+    assert exported.keys() == reference.state_dict().keys()
+    assert all(torch.equal(exported[name], tensor) for name, tensor in reference.state_dict().items())
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_npz_loads_into_timm_as_into_ours(tmp_path, geometry, old):
+    """Whether group norms have the old shape or the new one; timm is given the new one."""
+    depths, projection = geometry["depths"], geometry.get("projection", 1)
+    np.savez(tmp_path / "new.npz", **flax_arrays(depths, projection, old=False))
+    np.savez(tmp_path / "read.npz", **flax_arrays(depths, projection, old=old))
+    reference, model = timm_hybrid(**geometry), tiny_hybrid(**geometry).eval()
+    reference.load_pretrained(str(tmp_path / "new.npz"))
+    assert load_weights(model, tmp_path / "read.npz") == []
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(model(images), reference(images), atol=1e-5, rtol=1e-5)

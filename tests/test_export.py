@@ -1,0 +1,68 @@
+"""What `vitexp export` writes, other tools read: timm strictly, onnxruntime to the same logits at any batch size."""
+
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+import vitexp
+from vitexp.cli import main
+from vitexp.errors import ConfigError
+
+MODEL = ["model=vit_nano", "data=fake", "data.num_classes=7", "size=32", "quiet=true"]
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A small ViT of timm's architecture, saved in our names."""
+    cfg = vitexp.compose([*MODEL, "model=vit_ti16", "model.depth=2"])
+    file = tmp_path / "ours.pth"
+    torch.save(vitexp.build_model(cfg).state_dict(), file)
+    return file
+
+
+def run(file: Path, *words: str) -> int:
+    return main(["export", *MODEL, f"checkpoint={file}", *words])
+
+
+def test_timm_loads_the_file_strictly(weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "timm.safetensors"
+    geometry = ["model=vit_ti16", "model.depth=2"]
+    assert run(weights, *geometry, "to=timm", f"file={out}") == 0
+    peer = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=4, depth=2, num_classes=7).eval()
+    peer.load_state_dict(load_file(out))
+    ours = vitexp.build_model(vitexp.compose([*MODEL, *geometry, f"checkpoint={out}"])).eval()
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(ours(images), peer(images), rtol=1e-5, atol=1e-5)
+
+
+def test_our_own_file_keeps_what_the_weights_said_of_themselves(weights: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    assert run(weights, "model=vit_ti16", "model.depth=2", f"file={first}") == 0
+    assert run(first, "model=vit_ti16", "model.depth=2", f"file={second}") == 0
+    before, after = load_file(first), load_file(second)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_onnx_computes_the_same_logits_at_any_batch_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights, out = tmp_path / "nano.pth", tmp_path / "nano.onnx"
+    model = vitexp.build_model(vitexp.compose(MODEL)).eval()
+    torch.save(model.state_dict(), weights)
+    assert main(["export", *MODEL, f"checkpoint={weights}", "to=onnx", f"file={out}", "quiet=false"]) == 0
+    assert "onnxruntime's logits differ by" in capsys.readouterr().out
+    session = onnxruntime.InferenceSession(str(out))
+    assert session.get_modelmeta().custom_metadata_map["model"] == "vit_nano"
+    for batch in (1, 5):
+        images = torch.randn(batch, 3, 32, 32)
+        logits = session.run(None, {"images": images.numpy()})[0]
+        torch.testing.assert_close(torch.from_numpy(logits), model(images).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_mistakes_name_the_way_out() -> None:
+    with pytest.raises(ConfigError, match="use safetensors, timm or onnx"):
+        vitexp.compose(["to=keras"])
+    assert main(["export", *MODEL]) == 2

@@ -1,0 +1,21 @@
+"""What `vitexp list` says of models is what their configuration says."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from vitexp.config import compose, options
+from vitexp.list import print_list, reference
+from vitexp.schema import REFERENCE
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_figures_read_from_the_files_are_the_composed_ones(model: str) -> None:
+    composed = OmegaConf.to_container(compose([f"model={model}"]).reference)
+    assert {**dict.fromkeys(REFERENCE), **reference(model)} == composed
+
+
+def test_the_list_of_models_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_list(["models"]) == 0
+    text = capsys.readouterr().out
+    assert "86,567,656" in text
+    assert "in21k, 384 px" in text

@@ -1,0 +1,129 @@
+"""Adapters: what a regime trained, without the frozen base, in a small file that knows which base it belongs to.
+
+A regime leaves on its model the `fingerprint` of the base and the names its tensors had (`plain_names`). What takes
+gradients is the adapter. Checkpoints of such a run hold the same, plus the optimizer.
+"""
+
+import json
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from vitexp.checkpoint.fingerprint import digest
+from vitexp.checkpoint.read import load_torch, read_tensors, unwrap
+from vitexp.checkpoint.write import save_tensors
+from vitexp.errors import CheckpointError
+
+ADAPTER = "adapter.safetensors"
+BASE = "base"  # key of the base's fingerprint, in a checkpoint and in an adapter's header
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One adapter file: its tensors as the trained model names them, and what it says of itself."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    about: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Of the tensors: two adapters with one digest are the same task."""
+        return digest(self.tensors)
+
+
+def trained_names(model: nn.Module) -> frozenset[str] | None:
+    """Names of what trains beside a frozen base; None for a model without one."""
+    if getattr(model, "fingerprint", None) is None:
+        return None
+    return frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def is_whole(model: Any) -> bool:
+    """Whether the state dict of a model is one of the plain model: nothing was added by a regime."""
+    plain = getattr(model, "plain_names", None)
+    return plain is None or plain == set(model.state_dict())
+
+
+def without_base(state: Mapping[str, Any], names: Set[str] | None, *, prefix: str = "") -> dict[str, Any]:
+    """A state dict without the frozen tensors of the module called `prefix`; all of it if nothing is frozen."""
+    if names is None:
+        return dict(state)
+    return {k: value for k, value in state.items() if not k.startswith(prefix) or k.removeprefix(prefix) in names}
+
+
+def write_adapter(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write an adapter; each value of `about` becomes JSON in the header."""
+    save_tensors(dict(tensors), path, {key: json.dumps(value, default=str) for key, value in about.items()})
+
+
+def read_adapter(source: str | Path) -> Adapter:
+    """The adapter in a file, or in the folder of a run.
+
+    Raises:
+        CheckpointError: absent, damaged, or other weights.
+    """
+    path = Path(source).expanduser()
+    path = path / ADAPTER if path.is_dir() else path
+    if not path.is_file():
+        raise CheckpointError(
+            f"{source} holds no adapter; runs of a regime that keeps its base frozen write {ADAPTER}; "
+            "`vitexp list adapters` shows what there is"
+        )
+    tensors, metadata = read_tensors(path)
+    if BASE not in metadata:
+        raise CheckpointError(f"{path} holds weights, no adapter: it names no base; give it as checkpoint=")
+    return Adapter(path, tensors, {key: json.loads(value) for key, value in metadata.items()})
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether a file of weights is only the trained part beside a frozen base."""
+    if path.suffix == ".safetensors":
+        return path.name == ADAPTER
+    content = load_torch(path)
+    return isinstance(content, dict) and BASE in content
+
+
+def put_adapter(model: Any, source: str | Path) -> None:
+    """Load what trained, from an adapter or a checkpoint of the same regime, into a model, in place.
+
+    Raises:
+        CheckpointError: another base, other tensors.
+    """
+    path = Path(source)
+    if path.suffix == ".safetensors" or path.is_dir():
+        adapter = read_adapter(path)
+        tensors, base = adapter.tensors, str(adapter.about[BASE])
+        if adapter.about.get("earlier", []) != list(getattr(model, "earlier", ())):
+            raise CheckpointError(
+                f"{path} was trained on top of other earlier tasks than are here; give regime.earlier= the adapters "
+                "that it was trained with"
+            )
+    else:
+        content = load_torch(path)
+        tensors, base = unwrap(content, path), str(content[BASE])
+    require_base(model, base, path)
+    names = trained_names(model) or frozenset()
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items() if name in names}
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if found != expected:
+        wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+        raise CheckpointError(
+            f"{path} does not fit the regime: {', '.join(wrong[:4])} differ; use the regime= and its options that "
+            "the file was trained with"
+        )
+    model.load_state_dict(tensors, strict=False)
+
+
+def require_base(model: Any, base: str, path: Path) -> None:
+    """Raise CheckpointError unless the base of `model` is the one with the fingerprint `base`."""
+    own = getattr(model, "fingerprint", None)
+    if own != base:
+        here = f"the base here is {own[:12]}" if own else "the model here has no frozen base"
+        raise CheckpointError(
+            f"{path} was trained on a base with the fingerprint {base[:12]} and {here}; give checkpoint= the file that "
+            "it was trained from, and the same size="
+        )

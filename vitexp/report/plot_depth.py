@@ -1,0 +1,84 @@
+"""Curves over the depth of a model, or over another axis, in panels beside each other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vitexp.report.figure import SERIES, figure, footnote
+from vitexp.report.text import elide
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_TITLE = 64  # characters above one panel
+DEPTH = "block (1 is the first)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One pair of axes.
+
+    Attributes:
+        title: what is drawn, with its settings.
+        label: of the y axis, with its unit.
+        curves: label -> values, one for each place on the x axis.
+        dots: label -> for each place, the values of its members (heads), of which the curve is the mean.
+        places: positions on the x axis; 1, 2, ... if None.
+        across: label of the x axis.
+        log: whether the y axis is logarithmic.
+        level: y of a reference line and its name.
+        bottom: where the y axis begins; None leaves it to the values.
+    """
+
+    title: str
+    label: str
+    curves: Mapping[str, Sequence[float]]
+    dots: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    places: Sequence[float] | None = None
+    across: str = DEPTH
+    log: bool = False
+    level: tuple[float, str] | None = None
+    bottom: float | None = None
+
+
+def panels(drawn: Sequence[Panel], out: Path, *, headline: str, title: str = "") -> Path:
+    """Draw the panels in a row, an SVG beside the PNG.
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
+    with figure(out, headline=headline, size=(1.5 + 5.5 * len(drawn), 5.6), vector=True) as drawing:
+        for axes, panel in zip(drawing.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
+            _draw(axes, panel)
+        footnote(drawing, title)
+    return out
+
+
+def _draw(axes: "Axes", panel: Panel) -> None:
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+    for (label, values), (color, marker, line) in zip(panel.curves.items(), SERIES, strict=False):
+        places = np.arange(1, len(values) + 1) if panel.places is None else np.asarray(panel.places)
+        for place, members in zip(places, panel.dots.get(label, ()), strict=False):
+            axes.plot([place] * len(members), members, marker, color=color, alpha=0.35, markersize=6, mew=0)
+        axes.plot(places, values, line, color=color, marker=marker, label=elide(label, 42))
+    if panel.level is not None:
+        axes.axhline(panel.level[0], color="#444444", linewidth=1.2, linestyle=(0, (2, 2)), label=panel.level[1])
+    if panel.log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(bottom=panel.bottom)
+    if panel.places is None:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    else:
+        axes.set_xticks(panel.places)
+    axes.set_xlabel(panel.across)
+    axes.set_ylabel(panel.label)
+    axes.set_title("\n".join(wrap(panel.title, _TITLE)))
+    axes.legend(loc="best", fontsize=11)

@@ -1,0 +1,144 @@
+"""The page of one run: what was asked, how it went, what it got wrong, how to repeat it."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vitexp.errors import CheckpointError
+from vitexp.report.metrics import read_metrics
+from vitexp.report.page import line, picture, render
+from vitexp.report.text import duration, number
+
+# Chart title -> its columns of metrics.csv and their names in the legend; a chart without any value is left out.
+CHARTS = {
+    "Loss (mean per image)": {"train/loss_step": "train", "val/loss": "val"},
+    "Accuracy": {"train/top1": "train top-1", "val/top1": "val top-1", "val/top5": "val top-5"},
+    "Average precision": {"val/map": "val AP", "val/map_50": "val AP50"},
+    "Learning rate": {"lr": "lr"},
+    "Gradient norm before clipping": {"train/grad_norm": "norm"},
+}
+CAPTIONS = {
+    "confusion": "Confusion matrix on test",
+    "mistakes": "The most confident mistakes on test",
+    "batch": "The first training batch, as the model saw it",
+}
+HEADLINES = ("test/top1", "test/map", "best/val/top1", "best/val/map", "val/top1", "val/map", "test/loss", "test/ece")
+_DRAWN_HERE = ("loss", "accuracy", "learning_rate")  # page.js draws these from the numbers
+_LOG_LINES = 40
+
+
+def run_page(
+    path: Path,
+    record: Mapping[str, Any],
+    *,
+    state: str,
+    asked: Sequence[tuple[str, str, str]],
+    back: str = "",
+    refresh: int = 0,
+) -> str:
+    """HTML of the run in folder `path`.
+
+    Args:
+        path: the run folder.
+        record: its run.json.
+        state: running, done, failed or interrupted.
+        asked: key, value, default of each override.
+        back: link to the list of runs, in the dashboard.
+        refresh: seconds between reloads, while it runs.
+    """
+    charts = curve_charts([("", rows_of(path))])
+    chosen = record.get("chosen", {})
+    context = {
+        "title": path.name,
+        "name": path.name,
+        "state": state,
+        "reason": record.get("reason") or "",
+        "what": " · ".join(str(chosen.get(group, "?")) for group in ("model", "attention", "data", "regime")),
+        "started": record.get("started", "?"),
+        "duration": duration(record.get("duration_s")),
+        "cards": _cards(record),
+        "asked": asked,
+        "lines": range(len(charts)),
+        "pictures": _pictures(path / "plots"),
+        "analyses": _analyses(path / "analysis"),
+        "evaluations": _evaluations(path / "evaluations"),
+        "log": _log(path / "log.txt") if state == "failed" else "",
+        "command": command_of(record),
+        "environment": _environment(record, path),
+        "back": back,
+    }
+    return render("run.html", charts=charts, context=context, refresh=refresh)
+
+
+def rows_of(path: Path) -> list[dict[str, float]]:
+    """A run's metrics, none yet if it has not logged."""
+    try:
+        return read_metrics(path / "metrics.csv")
+    except CheckpointError:
+        return []
+
+
+def curve_charts(
+    runs: Sequence[tuple[str, Sequence[Mapping[str, float]]]], charts: Mapping[str, Mapping[str, str]] = CHARTS
+) -> list[dict[str, Any]]:
+    """The charts that the metrics of these (name, rows) allow; several runs are told apart by their names."""
+    found = []
+    for title, columns in charts.items():
+        lines = [
+            line(f"{name} {legend}".strip(), rows, column) for name, rows in runs for column, legend in columns.items()
+        ]
+        if kept := [one for one in lines if one is not None]:
+            found.append({"title": title, "xlabel": "step", "series": kept})
+    return found
+
+
+def command_of(record: Mapping[str, Any]) -> str:
+    """The line that makes the run again, with the commit that made it."""
+    commit, dirty = record.get("git_commit"), record.get("git_dirty")
+    said = f"  # at commit {commit[:10]}{', with uncommitted changes' if dirty else ''}" if commit else ""
+    return shlex.join(record.get("argv", ["vitexp"])) + said
+
+
+def _cards(record: Mapping[str, Any]) -> list[dict[str, str]]:
+    metrics = record.get("metrics", {})
+    cards = [{"name": name, "value": number(float(metrics[name]))} for name in HEADLINES if name in metrics]
+    return [*cards, {"name": "time of training", "value": duration(record.get("fit_seconds"))}]
+
+
+def _pictures(folder: Path) -> list[dict[str, str]]:
+    order = list(CAPTIONS)
+    files = [file for file in folder.glob("*.png") if file.stem not in _DRAWN_HERE]
+    files.sort(key=lambda file: (order.index(file.stem) if file.stem in order else len(order), file.stem))
+    return [picture(file, CAPTIONS.get(file.stem, file.stem.replace("_", " "))) for file in files]
+
+
+def _analyses(folder: Path) -> list[dict[str, str]]:
+    return [picture(file, file.stem.replace("_", " ")) for file in sorted(folder.glob("**/*.png"))]
+
+
+def _evaluations(folder: Path) -> list[tuple[str, str, str]]:
+    rows = []
+    for file in sorted(folder.glob("*/evaluation.json")):
+        metrics = json.loads(file.read_text(encoding="utf-8")).get("metrics", {})
+        rows += [(file.parent.name, name, number(value)) for name, value in sorted(metrics.items())]
+    return rows
+
+
+def _log(file: Path) -> str:
+    if not file.is_file():
+        return ""
+    return "\n".join(file.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:])
+
+
+def _environment(record: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
+    hardware, packages = record.get("hardware", {}), record.get("packages", {})
+    rows = [
+        ("folder", str(path)),
+        ("machine", f"{record.get('host', '?')}, {hardware.get('cpu', '?')}, {hardware.get('cores', '?')} cores"),
+        ("system", str(hardware.get("system", "?"))),
+        ("python", str(record.get("python", "?"))),
+        ("seed", str(record.get("seed", "?"))),
+    ]
+    return rows + [(name, str(version)) for name, version in packages.items() if version]
