@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from vitexp.command import Command
 from vitexp.config import options
@@ -59,14 +59,14 @@ def require_analysis(cfg: DictConfig) -> None:
 
 def _beside(cfg: DictConfig) -> dict[str, DictConfig]:
     """Name -> configuration of the runs to stand beside, with their weights and this analysis."""
-    from vitexp.evaluate import weights_of
+    from vitexp.evaluate import trained_on
 
     found = {}
     for reference in cfg.analysis.get("beside", []):
         run = find(reference, Path(cfg.outputs))
         other = run.config()
         other.analysis = cfg.analysis
-        OmegaConf.update(other, "checkpoint", str(weights_of(run, other)), force_add=True)
+        trained_on(run, other)
         found[run.name] = other
     return found
 

@@ -57,12 +57,30 @@ def make(node: Any) -> Any:
 
 def build_data(cfg: DictConfig) -> Any:
     """The LightningDataModule, its files checked; a number of classes that only the files know enters `cfg`."""
+    _check_boxes(cfg)
     data = make(cfg.data.module)
     data.prepare_data()
     if cfg.data.num_classes is None:
         data.setup("validate")
         cfg.data.num_classes = data.num_classes
     return data
+
+
+def _check_boxes(cfg: DictConfig) -> None:
+    """Raise ConfigError unless data with boxes, a detector and an augmentation that moves boxes come together."""
+    chosen, boxes, detects = cfg.chosen, "longest" in cfg.data.module, cfg.chosen.task == "detect"
+    if boxes != detects:
+        has = "boxes" if boxes else "no boxes"
+        gives, use = (
+            ("gives none", "model=detr_r50 or model=detr backbone=...") if boxes else ("needs them", "data=coco")
+        )
+        raise ConfigError(
+            f"data={chosen.data} has {has}, and model={chosen.model} task={chosen.task} {gives}; use {use}"
+        )
+    if boxes and cfg.augment.get("geometry") not in (None, "none"):
+        raise ConfigError(f"augment={chosen.augment} leaves boxes behind; use augment=detection or augment=none")
+    if not boxes and "geometry" not in cfg.augment:
+        raise ConfigError(f"augment={chosen.augment} needs boxes, and data={chosen.data} has none; use augment=basic")
 
 
 def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bool = True) -> nn.Module:

@@ -14,6 +14,7 @@ from torch import nn
 from vitexp import build
 from vitexp.callback.average import Average
 from vitexp.callback.box_pictures import pictures_of
+from vitexp.callback.embed import Embed
 from vitexp.callback.finite import Finite
 from vitexp.callback.logger import build_loggers, close_loggers, log_picture, wandb_id
 from vitexp.callback.metrics_file import read_metrics
@@ -114,6 +115,7 @@ def _callbacks(cfg: DictConfig, run: Run, data: Any) -> list[Callback]:
         StepLog(every=settings.log_every),
         pictures_of(cfg.chosen.task),
         *watch(cfg, run, data),
+        *([Embed()] if cfg.regime.get("cache") else []),
         Progress(quiet=cfg.quiet),
         SafePoint(folder=run.checkpoints, every_s=settings.checkpoint_seconds, finite=finite),
     ]

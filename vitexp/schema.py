@@ -34,7 +34,7 @@ GROUPS = (
 CHOICES = {
     "precision": ("auto", "32", "bf16", "16", "64"),
     "select": ("last", "best"),
-    "benchmark.what": ("model", "runner", "start", "data"),
+    "benchmark.what": ("model", "runner", "start", "data", "regimes"),
     "benchmark.against": ("timm", "none"),
     "to": ("safetensors", "timm", "onnx"),
 }

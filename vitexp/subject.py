@@ -51,6 +51,7 @@ def measure_untrained(cfg: DictConfig, analysis: Analysis, data: Any, device: to
     """What the model of `cfg` measured before it learnt anything: its seeded weights, no checkpoint."""
     fresh = cfg.copy()
     fresh.checkpoint = None
+    OmegaConf.update(fresh, "adapter", None, force_add=True)
     with torch.random.fork_rng():
         model = build.build_model(fresh)
     return analysis.measure(subject(fresh, model, data, device))

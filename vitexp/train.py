@@ -3,6 +3,7 @@
 from typing import Any
 
 from vitexp import build
+from vitexp.callback.embed import require_still
 from vitexp.command import Command
 from vitexp.fit import fit
 from vitexp.pages import reporting
@@ -20,6 +21,8 @@ def train(command: Command) -> dict[str, Any]:
     data = build.build_data(cfg)
     model = build.build_model(cfg, notes=notes)
     task = build.build_task(cfg, model)
+    if cfg.regime.get("cache"):
+        require_still(data.augment)
     print_notes(notes, quiet=cfg.quiet)
     run = create(cfg, argv=command.argv, overrides=command.overrides, folder=command.folder)
     with reporting(run), working(run):

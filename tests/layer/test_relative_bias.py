@@ -169,5 +169,5 @@ def test_table_of_another_window():
 
 
 def test_unknown_kind():
-    with pytest.raises(ConfigError, match=r"use model\.block\.bias=cpb_log, cpb_linear, parameterised"):
+    with pytest.raises(ConfigError, match=r"use cpb_log, cpb_linear or parameterised"):
         build("none")

@@ -105,7 +105,7 @@ def test_published_windows_after_clamping():
 
 
 def test_errors_say_what_to_type():
-    with pytest.raises(ConfigError, match=r"padding=zero is unknown.*masked, hf, timm"):
+    with pytest.raises(ConfigError, match=r"padding=zero is unknown.*use masked, hf or timm"):
         Windows(grid=(4, 4), window=(2, 2), shift=(0, 0), padding="zero")
     with pytest.raises(ConfigError, match="use axis or both"):
         clamp_window((4, 4), 2, clamp="none")

@@ -293,9 +293,9 @@ class Neither(DenseAttention):
     [
         ({"attention": NoMask}, "model=swinv2 with attention=nomask.*takes no mask; use attention=cosine, softmax"),
         ({"attention": Neither}, "takes no mask and bias"),
-        ({"norm": "batch"}, "use model.block.norm=res_post, pre, post, sandwich"),
-        ({"bias": "none"}, "use model.block.bias=cpb_log"),
-        ({"padding": "zero"}, "use model.window.padding=masked, hf, timm"),
+        ({"norm": "batch"}, "use res_post, pre, post or sandwich"),
+        ({"bias": "none"}, "use cpb_log"),
+        ({"padding": "zero"}, "use masked, hf or timm"),
         ({"num_heads": [2]}, r"model.num_heads=\[2\] is for 1 stages and model.depths=\[2, 2\] for 2"),
         ({"pretrained_size": [4, 4, 4]}, "give one number a stage"),
         ({"num_heads": [3, 4]}, "num_heads must divide dim"),

@@ -88,7 +88,7 @@ def test_an_unknown_loss_names_the_known() -> None:
 
 def evaluate(task: Classify, batches: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
     logged: dict[str, float] = {}
-    task._log_epoch = logged.update  # type: ignore[method-assign]
+    task.log_epoch = logged.update  # type: ignore[method-assign]
     for index, batch in enumerate(batches):
         task.test_step(batch, index)
     task.on_test_epoch_end()

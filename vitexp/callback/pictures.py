@@ -20,8 +20,10 @@ class Pictures(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep the first batch, as the model sees it."""
-        if self.batch is None and batch_idx == 0 and trainer.is_global_zero:
-            images, labels = batch
+        images, labels = batch
+        if (
+            self.batch is None and batch_idx == 0 and trainer.is_global_zero and images.ndim == 4
+        ):  # else cached features
             self.batch = images[:NUM_SHOWN].detach().cpu(), labels[:NUM_SHOWN].detach().cpu()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -15,6 +15,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from vitexp.data.augment import Augment
+from vitexp.data.features import FeatureLoader
 from vitexp.data.image import open_image
 from vitexp.data.loader import Feed, FolderLoader, MemoryLoader
 from vitexp.data.order import EpochOrder, require_divisible
@@ -25,7 +26,7 @@ from vitexp.errors import ConfigError, DataError
 from vitexp.seeding import permutation
 
 Source = MemorySource | FileSource
-Loader = MemoryLoader | FolderLoader
+Loader = MemoryLoader | FolderLoader | FeatureLoader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,8 @@ class ImageData(LightningDataModule):
         self._class_names: list[str] | None = None
         self._sources: dict[str, Source] = {}
         self._read: set[str] = set()
+        # Split -> (features (N, D), labels) that stand for its images, where a frozen model has embedded them.
+        self.features: dict[str, tuple[Tensor, Tensor]] = {}
 
     def read_class_names(self) -> list[str]:
         """Names of the classes, in the order of the labels."""
@@ -150,16 +153,24 @@ class ImageData(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """Shuffled and augmented batches; an incomplete global batch at the end of an epoch is dropped."""
+        if "train" in self.features:
+            return FeatureLoader(*self.features["train"], self._order(self.train_size, training=True))
         return self._loader("train", training=True)
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """Batches of the held-out images; an empty list, which is no validation, when nothing is held out."""
         source = self.source("val")
+        if "val" in self.features:
+            return FeatureLoader(*self.features["val"], self._order(len(source), training=False))
         return self._loader("val", training=False) if len(source) else []
 
     def test_dataloader(self) -> Loader:
         """Batches of the test images."""
         return self._loader("test", training=False)
+
+    def ordered_batches(self, split: str) -> Loader:
+        """All images of a split as evaluation sees them, in the order of the split, in every process."""
+        return self._batches_of(self.source(split), training=False, shared=True)
 
     def sample(self, split: str, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
         """`count` images of a split, all of a smaller one, as the model gets them, and their labels: chosen by `seed`.
@@ -205,20 +216,8 @@ class ImageData(LightningDataModule):
         return self._batches_of(self.source(split), training=training)
 
     def _batches_of(self, source: Source, *, training: bool, shared: bool = False) -> Loader:
-        batches, (rank, world_size, device) = self.batches, self._place()
-        if shared:
-            rank, world_size = 0, 1
-        order = EpochOrder(
-            len(source),
-            batches.size,
-            seed=batches.seed,
-            shuffle=training,
-            drop_last=training,
-            accumulate=batches.accumulate,
-            rank=rank,
-            world_size=world_size,
-            start=self.start if training else (0, 0),
-        )
+        batches, (_, _, device) = self.batches, self._place()
+        order = self._order(len(source), training=training, shared=shared)
         augment = self.augment if training else None
         feed = Feed(
             pixels=self.pixels,
@@ -232,6 +231,21 @@ class ImageData(LightningDataModule):
             return MemoryLoader(source, order, feed)
         workers = min(batches.num_workers, _cores())
         return FolderLoader(source, order, feed, num_workers=workers, timeout=batches.timeout)
+
+    def _order(self, count: int, *, training: bool, shared: bool = False) -> EpochOrder:
+        """Which of `count` samples this process sees when; with `shared` all of them in every process."""
+        batches, (rank, world_size, _) = self.batches, self._place()
+        return EpochOrder(
+            count,
+            batches.size,
+            seed=batches.seed,
+            shuffle=training,
+            drop_last=training,
+            accumulate=batches.accumulate,
+            rank=0 if shared else rank,
+            world_size=1 if shared else world_size,
+            start=self.start if training else (0, 0),
+        )
 
     def _place(self) -> tuple[int, int, torch.device]:
         """Rank, number of processes and device, from the trainer if there is one."""

@@ -124,7 +124,7 @@ def relative_bias(kind: str, *, window: Size, num_heads: int, pretrained: Size, 
     if kind not in KINDS:
         raise ConfigError(
             f"model.block.bias={kind} is unknown; a window's bias is a net over offsets or a table; "
-            f"use model.block.bias={', '.join(KINDS)}"
+            f"use {', '.join(KINDS[:-1])} or {KINDS[-1]}"
         )
     if kind == "parameterised":
         return TableBias(window=window, num_heads=num_heads)
@@ -148,7 +148,7 @@ def pair_index(window: Size) -> Tensor:
     height, width = window
     y, x = (axis.flatten() for axis in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
     dy, dx = (axis[:, None] - axis[None, :] for axis in (y, x))  # (N, N) each
-    return (dy + height - 1) * (2 * width - 1) + dx + width - 1
+    return ((dy + height - 1) * (2 * width - 1) + dx + width - 1).int()  # half the memory of int64 for large windows
 
 
 def offset_coordinates(window: Size, pretrained: Size, log_spaced: bool) -> Tensor:

@@ -1,12 +1,26 @@
 """Head-only fine-tuning, the linear probe: the head trains on what a frozen model computes."""
 
-from torch import nn
+from types import MethodType
+from typing import Any
+
+from torch import Tensor, nn
 
 from vitexp.regime.base import fit_head, freeze
 
 
-def head(model: nn.Module, *, num_classes: int) -> nn.Module:
-    """Only `model.head` trains; all else keeps its values, and stays in eval mode when the model is set to train."""
+def head(model: nn.Module, *, num_classes: int, cache: bool = False) -> nn.Module:
+    """Only `model.head` trains; all else keeps its values, and stays in eval mode when the model is set to train.
+
+    With `cache` the model also takes what its head reads, (B, D), for images that were embedded before.
+    """
     fit_head(model, num_classes)
     freeze(model, trained=("head",))
+    if cache:
+        model.forward = MethodType(_from_features, model)
     return model
+
+
+def _from_features(model: Any, x: Tensor) -> Tensor:
+    """Logits (B, K) of features (B, D), or of images (B, C, H, W) as ever."""
+    logits: Tensor = model.head(x) if x.ndim == 2 else type(model).forward(model, x)
+    return logits

@@ -107,6 +107,8 @@ class Task(LightningModule):
     def log_epoch(self, values: dict[str, float]) -> None:
         """To the loggers at the current step, and to `trainer.callback_metrics` for callbacks."""
         self.log_dict(values, logger=False)
+        # A test belongs to the row of the last step, whose epoch is there; Lightning counts one further by then.
+        epoch = {} if self.trainer.testing else {"epoch": self.current_epoch}
         if not self.trainer.sanity_checking:
             for logger in self.trainer.loggers:
-                logger.log_metrics({"epoch": self.current_epoch, **values}, step=self.trainer.global_step)
+                logger.log_metrics({**epoch, **values}, step=self.trainer.global_step)

@@ -1,0 +1,141 @@
+"""`benchmark what=regimes`: what a regime's step costs, and what several tasks on one base cost at inference.
+
+Training: `head`, `memory_masked`, `memory` and `full` take turns on the same images; beside the time stands the memory
+that a step keeps for its backward pass. Inference: the base, 1, 4 and 10 tasks of masked memory joined on it, their
+memories' keys and values computed once, and 4 separate models one after the other. The tasks are random: none of these
+times depends on their values.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitexp import build
+from vitexp.command import Command
+from vitexp.config import compose
+from vitexp.optim.group import parameter_groups
+from vitexp.speed.model import native
+from vitexp.speed.place import autocast, device_of, place_name, waiting
+from vitexp.speed.report import TIMES, Report, milliseconds
+from vitexp.timing import alternate
+
+_TRAINED = ("head", "memory_masked", "memory", "full")
+_TASKS = (1, 4, 10)
+_SEPARATE = 4
+
+
+def time_regimes(command: Command) -> Report:
+    """Time `model=` under the regimes, and joined tasks on it; ratios are times over that of `head`, and of the base.
+
+    Raises:
+        ConfigError: a model without a class token, or an attention without a map.
+    """
+    cfg = native(command)
+    device = device_of(cfg)
+    shape = (cfg.data.batch_size, cfg.data.channels, cfg.data.image_size, cfg.data.image_size)
+    images, labels = torch.randn(shape, device=device), torch.arange(shape[0], device=device) % cfg.data.num_classes
+    models = {name: _under(cfg, name).to(device) for name in _TRAINED}
+    steps = {name: _step(cfg, model, images, labels) for name, model in models.items()}
+    kept = {name: _kept_bytes(model, images, labels) for name, model in models.items()}
+    rows: list[tuple[object, ...]] = []
+    ratios: dict[str, float] = {}
+    wait = waiting(device)
+    for name, timing in alternate(steps, repeats=cfg.benchmark.repeats, wait=wait).items():
+        trains, _ = build.count_parameters(models[name])
+        ratios[f"step of {name} over head"] = 1 / timing.ratio
+        rows.append(
+            ("training step", name, f"{trains:,}", *milliseconds(timing), round(1 / timing.ratio, 3), kept[name])
+        )
+    del models, steps
+    forwards, counts = _forwards(cfg, device, images)
+    for name, timing in alternate(forwards, repeats=cfg.benchmark.repeats, wait=wait).items():
+        ratios[f"{name} over base"] = 1 / timing.ratio
+        rows.append(("forward", name, counts[name], *milliseconds(timing), round(1 / timing.ratio, 3), None))
+    columns = ("", "", "parameters", *TIMES, "× head, × base", "MB kept")
+    size = cfg.data.image_size
+    title = f"{cfg.chosen.model}, {size} × {size}, batch {shape[0]}, {place_name(cfg)}; trained or added parameters"
+    return Report(title, columns, rows, ratios)
+
+
+def _under(cfg: DictConfig, regime: str) -> nn.Module:
+    """The model of a configuration under another regime."""
+    other = copy.deepcopy(cfg)
+    other.regime = compose([f"regime={regime}"]).regime
+    return build.build_model(other)
+
+
+def _forwards(
+    cfg: DictConfig, device: torch.device, images: Tensor
+) -> tuple[dict[str, Callable[[], object]], dict[str, str]]:
+    """The contenders at inference, and how many parameters each adds to one base."""
+    single: Any = _under(cfg, "memory_masked")
+    base = single.base.eval().to(device)
+    work: dict[str, Callable[[], object]] = {"base": _inference(cfg, base, images)}
+    counts = {"base": "0"}
+    for count in _TASKS:
+        joined = _joined(single, count).to(device)
+        build.switches(cfg, joined, inference=True)
+        name = f"{count} task{'s' if count > 1 else ''} joined"
+        work[name] = _inference(cfg, joined.answers, images)
+        counts[name] = f"{sum(p.numel() for p in joined.tasks.parameters()):,}"
+    separate = [copy.deepcopy(base) for _ in range(_SEPARATE)]
+    work[f"{_SEPARATE} separate models"] = _inference(cfg, lambda x: [model(x) for model in separate], images)
+    whole = sum(p.numel() for p in base.parameters())
+    counts[f"{_SEPARATE} separate models"] = f"{(_SEPARATE - 1) * whole:,}"
+    return work, counts
+
+
+def _joined(single: Any, count: int) -> Any:
+    """The base of a masked model with `count` copies of its task."""
+    tasks = [copy.deepcopy(single.tasks[0]) for _ in range(count)]
+    names = [str(index) for index in range(count)]
+    joined = type(single)(
+        single.base, tasks=tasks, names=names, reads=[[] for _ in tasks], memory_norm=single.memory_norm
+    )
+    return joined.eval()
+
+
+def _inference(cfg: DictConfig, model: Callable[[Tensor], object], images: Tensor) -> Callable[[], object]:
+    def work() -> object:
+        with torch.inference_mode(), autocast(cfg):
+            return model(images)
+
+    return work
+
+
+def _step(cfg: DictConfig, model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], object]:
+    groups = parameter_groups(model, lr=cfg.optimizer.lr, weight_decay=cfg.optimizer.weight_decay)
+    optimizer = build.make(cfg.optimizer)(groups)
+    model.train()
+
+    def work() -> None:
+        optimizer.zero_grad()
+        with autocast(cfg):
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+
+    return work
+
+
+def _kept_bytes(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Megabytes that a forward pass in training keeps for the backward pass, parameters not counted."""
+    owned = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in owned:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = F.cross_entropy(model(images), labels)
+    del loss
+    return round(sum(kept.values()) / 1e6, 1)
