@@ -59,7 +59,7 @@ def test_mistakes_name_the_way_out(override: str, said: str) -> None:
     assert " +" not in message, "Hydra's advice to add + is never repeated"
 
 
-@pytest.mark.parametrize("override", ["lr=1", "trainer.ema=0.9", "name=null", "optimizer.lr=${optimizer.weight_decay}"])
+@pytest.mark.parametrize("override", ["lr=1", "trainer.devices=2", "trainer.ema=0.9", "name=null", "optimizer.lr=${optimizer.weight_decay}"])
 def test_an_int_is_a_float_and_null_and_references_are_free(override: str) -> None:
     compose([override])
 

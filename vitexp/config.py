@@ -226,13 +226,13 @@ def check_option(group: str, option: str, extra: Sequence[Path] = ()) -> None:
 
 
 def _check_type(override: Override, shipped: DictConfig) -> None:
-    """A value keeps the type that the shipped file gives it: an int for a float is fine, null and ${...} are free."""
+    """A value keeps the type that the shipped file gives it: an int for a float is fine, null, auto and ${...} are free."""
     key, after = override.key_or_group, override.value()
     if key.startswith("hydra") or after is None or "${" in _text(after):
         return
     before = OmegaConf.select(shipped, key)
     number_as_text = isinstance(before, str) and "." not in key and isinstance(after, int | float)
-    if before is None or number_as_text or _same_kind(before, after):
+    if before in (None, "auto") or number_as_text or _same_kind(before, after):
         return
     given = f"{key}={_text(after)} is {_kind(after)}"
     raise ConfigError(f"{given}; {key} takes {_kind(before)}, as in {key}={_example(before)}")
