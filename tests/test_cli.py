@@ -80,6 +80,8 @@ def test_metrics_have_rising_steps(trained: Path) -> None:
     steps = [int(row["step"]) for row in rows]
     assert steps == sorted(set(steps))
     assert steps[-1] == 12
+    assert rows[-1]["test/top1"], "the test is in the row of the last step"
+    assert rows[-1]["epoch"] == "1", "of two epochs, from 0"
 
 
 def test_evaluate_repeats_the_test(trained: Path, monkeypatch, capsys) -> None:
@@ -168,7 +170,11 @@ def train_killed_at(step: int, monkeypatch, arguments: list[str]) -> None:
             main(arguments)
 
 
-@pytest.mark.parametrize("extra", [[], ["trainer.ema=0.9"], ["trainer.accumulate=2", "augment=strong"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "extra",
+    [[], ["trainer.ema=0.9"], ["trainer.accumulate=2", "augment=strong"], ["attention=reattention"]],
+    ids=" ".join,
+)
 def test_a_killed_run_resumes_to_the_same_bits(extra: list[str], tmp_path: Path, monkeypatch) -> None:
     arguments = [*SMALL, "quiet=true", "trainer.checkpoint_seconds=0", "trainer.log_every=1", *extra]
     outcomes = []
@@ -206,6 +212,8 @@ def test_a_sweep_leaves_a_table_of_means(tmp_path: Path, monkeypatch, capsys) ->
     assert jobs == ["0-seed=0", "1-seed=1"]
     rows = read_rows(sweep / "sweep.csv")
     assert [row["seed"] for row in rows] == ["0", "1"]
+    assert "By setting" in (sweep / "report.html").read_text()
+    assert all((sweep / job / "report.html").is_file() for job in jobs)
 
 
 def test_a_sweep_checks_every_value_before_the_first_job(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from vitexp.command import VERBS
 from vitexp.config import compose, options
 from vitexp.help import EXIT_CODES
-from vitexp.schema import ALIASES, GROUPS
+from vitexp.schema import ALIASES, CHOICES, GROUPS
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -39,3 +39,16 @@ def test_the_commands_compose() -> None:
 def test_paper_rows_name_files_that_exist() -> None:
     for path in re.findall(r"`((?:vitexp|conf)/[\w/]+\.(?:py|yaml))`", TEXT):
         assert (ROOT / path).exists()
+
+
+def test_pictures_exist_and_are_small() -> None:
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", TEXT)
+    assert pictures
+    for path in pictures:
+        assert 0 < (ROOT / path).stat().st_size <= 150_000
+
+
+def test_the_benchmark_commands_compose_and_each_kind_has_its_row() -> None:
+    rows = re.findall(r"^\| `vitexp benchmark ([^`]+)` \|", TEXT, re.M)
+    kinds = {compose(row.split()).benchmark.what for row in rows}
+    assert kinds == set(CHOICES["benchmark.what"])

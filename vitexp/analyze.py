@@ -35,9 +35,10 @@ def analyze(command: Command) -> dict[str, Any]:
     run, cfg = open_for(command, allowed=ALLOWED, verb="analyze")
     notes: list[str] = []
     analysis = build.make(cfg.analysis.measure)
-    measured = measure_all(cfg, analysis, trained=run is not None or cfg.checkpoint is not None, notes=notes)
+    trained = run is not None or cfg.checkpoint is not None
+    measured = measure_all(cfg, analysis, trained=trained, beside=_beside(cfg), notes=notes)
     print_notes(notes, quiet=cfg.quiet)
-    written = write(analysis, measured, _folder(run, cfg), title=title(cfg, run.name if run else None))
+    written = write(analysis, measured, _folder(run, cfg), title=title(cfg, run.name if run else None, analysis))
     show(summary_table(analysis, measured), quiet=cfg.quiet)
     say(f"written to {', '.join(map(str, written))}", quiet=cfg.quiet)
     values: dict[str, Any] = analysis.summary(next(iter(measured.values())))
@@ -48,12 +49,26 @@ def require_analysis(cfg: DictConfig) -> None:
     """Raise ConfigError unless an analysis is chosen whose images and runs exist."""
     if cfg.analysis.measure is None:
         known = ", ".join(f"analysis={option}" for option in options("analysis") if option != "none")
-        raise ConfigError(f"analyze needs an analysis and analysis={cfg.chosen.analysis} is none; use {known}")
+        raise ConfigError(f"analyze needs an analysis; none was chosen; use {known}")
     if cfg.analysis.split not in SPLITS:
         raise ConfigError(f"analysis.split={cfg.analysis.split} is not known; use {', '.join(SPLITS)}")
     for reference in (cfg.run, *cfg.analysis.get("beside", [])):
         if reference is not None:
             find(reference, Path(cfg.outputs))
+
+
+def _beside(cfg: DictConfig) -> dict[str, DictConfig]:
+    """Name -> configuration of the runs to stand beside, with their weights and this analysis."""
+    from vitexp.evaluate import trained_on
+
+    found = {}
+    for reference in cfg.analysis.get("beside", []):
+        run = find(reference, Path(cfg.outputs))
+        other = run.config()
+        other.analysis = cfg.analysis
+        trained_on(run, other)
+        found[run.name] = other
+    return found
 
 
 def _folder(run: Run | None, cfg: DictConfig) -> Path:

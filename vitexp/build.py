@@ -5,6 +5,7 @@ torch and optimizer names below.
 """
 
 import copy
+import json
 import logging
 import warnings
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from torch import nn
 
 from vitexp.checkpoint.adapter import put_adapter
 from vitexp.checkpoint.load import load_weights
+from vitexp.checkpoint.read import read_metadata
 from vitexp.errors import ConfigError, VitexpError
 from vitexp.seeding import mix
 
@@ -55,12 +57,30 @@ def make(node: Any) -> Any:
 
 def build_data(cfg: DictConfig) -> Any:
     """The LightningDataModule, its files checked; a number of classes that only the files know enters `cfg`."""
+    _check_boxes(cfg)
     data = make(cfg.data.module)
     data.prepare_data()
     if cfg.data.num_classes is None:
         data.setup("validate")
         cfg.data.num_classes = data.num_classes
     return data
+
+
+def _check_boxes(cfg: DictConfig) -> None:
+    """Raise ConfigError unless data with boxes, a detector and an augmentation that moves boxes come together."""
+    chosen, boxes, detects = cfg.chosen, "longest" in cfg.data.module, cfg.chosen.task == "detect"
+    if boxes != detects:
+        has = "boxes" if boxes else "no boxes"
+        gives, use = (
+            ("gives none", "model=detr_r50 or model=detr backbone=...") if boxes else ("needs them", "data=coco")
+        )
+        raise ConfigError(
+            f"data={chosen.data} has {has}, and model={chosen.model} task={chosen.task} {gives}; use {use}"
+        )
+    if boxes and cfg.augment.get("geometry") not in (None, "none"):
+        raise ConfigError(f"augment={chosen.augment} leaves boxes behind; use augment=detection or augment=none")
+    if not boxes and "geometry" not in cfg.augment:
+        raise ConfigError(f"augment={chosen.augment} needs boxes, and data={chosen.data} has none; use augment=basic")
 
 
 def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bool = True) -> nn.Module:
@@ -81,6 +101,8 @@ def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bo
         lines = load_weights(_backbone(model), cfg.backbone_checkpoint, position_method=cfg.position_method)
         if notes is not None:
             notes.extend(lines)
+    if (narrow := _narrow(cfg)) is not None:
+        narrow(model)
     if cfg.checkpoint is not None:
         fresh = new_head or cfg.get("adapter") is not None  # an adapter brings its own head
         lines = load_weights(model, cfg.checkpoint, position_method=cfg.position_method, new_head=fresh)
@@ -100,6 +122,16 @@ def _backbone(model: nn.Module) -> nn.Module:
             f"backbone_checkpoint is for detectors, and {type(model).__name__} has no backbone; use checkpoint=FILE"
         )
     return backbone
+
+
+def _narrow(cfg: DictConfig) -> Any:
+    """What makes a new model as narrow as the pruned one whose weights it gets; None if it was not pruned."""
+    if cfg.get("pruned") is None and cfg.checkpoint is not None:
+        layers = json.loads(read_metadata(cfg.checkpoint).get("pruned", "null"))
+        if layers is not None:
+            node = {"_target_": "vitexp.model.narrow.Narrow", "layers": layers}
+            OmegaConf.update(cfg, "pruned", node, force_add=True)
+    return None if cfg.get("pruned") is None else make(cfg.pruned)
 
 
 def build_task(cfg: DictConfig, model: nn.Module) -> Any:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from vitexp import __version__
-from vitexp.command import VERBS, Command, call
+from vitexp.command import VERBS, Command, call, implied
 from vitexp.errors import ConfigError, VitexpError
 from vitexp.help import help_text
 from vitexp.interrupt import Interrupted, install
@@ -72,6 +72,7 @@ def dispatch(arguments: Sequence[str]) -> int:
 def _single(verb: str, words: list[str], arguments: Sequence[str], options: argparse.Namespace) -> int:
     from vitexp.config import canonical, compose, to_yaml
 
+    words = implied(verb, words)
     cfg = compose(words, config_dirs=options.config_dir)
     if options.cfg:
         print(to_yaml(cfg), end="")

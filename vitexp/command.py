@@ -31,11 +31,22 @@ VERBS = {
     "export": ("vitexp.export", "write weights for timm, onnxruntime or safetensors: to=timm|onnx|safetensors"),
     "report": ("vitexp.pages", "one self-contained page: of a run (run=last), or comparing several (runs=a,b,c)"),
     "dashboard": ("vitexp.dashboard", "all runs in the browser, running ones live; on this machine only"),
+    "analyze": ("vitexp.analyze", "look inside a model: vitexp analyze analysis=similarity run=last"),
+    "prune": ("vitexp.prune", "cut what a run needs least, fine-tune: vitexp prune run=last analysis.budget=0.5"),
     "concat": ("vitexp.concat", "join trained memories in one model: adapters=[run_a,run_b] checkpoint=BASE"),
     "list": ("vitexp.list", "models, data, attention, regimes, experiments, runs or adapters"),
-    "analyze": ("vitexp.analyze", "look inside a model: vitexp analyze analysis=similarity run=last"),
     "benchmark": ("vitexp.benchmark", "speed as ratios in one run: our model, timm's, a bare loop"),
 }
+
+# Verb -> what it implies, unless the group is given.
+IMPLIED = {"prune": "analysis=taylor"}
+
+
+def implied(verb: str, words: Sequence[str]) -> list[str]:
+    """The words of a command with what its verb implies in front."""
+    word = IMPLIED.get(verb)
+    given = word is None or any(other.startswith(f"{word.partition('=')[0]}=") for other in words)
+    return list(words) if word is None or given else [word, *words]
 
 
 def call(verb: str, command: Command) -> dict[str, Any]:

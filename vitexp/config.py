@@ -5,7 +5,8 @@ options are their files, and the shipped value of a key is its type.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.errors import ConfigCompositionException, HydraException
@@ -174,8 +176,18 @@ def _write_yaml(cfg: DictConfig, node: DictConfig, lines: list[str], depth: int)
         lines.append(f"{margin}{key}: {text}")
 
 
+@contextmanager
+def _no_other_hydra() -> Iterator[None]:
+    """Step aside for a Hydra that runs already: a sweep's jobs compose too, and so may a user's own application."""
+    running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
 def _compose(overrides: Sequence[str]) -> DictConfig:
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+    with _no_other_hydra(), initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         try:
             cfg = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
         except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
@@ -214,13 +226,13 @@ def check_option(group: str, option: str, extra: Sequence[Path] = ()) -> None:
 
 
 def _check_type(override: Override, shipped: DictConfig) -> None:
-    """A value keeps the type that the shipped file gives it: an int for a float is fine, null and ${...} are free."""
+    """A value keeps the type that the shipped file gives it: an int for a float is fine, null, auto and ${...} are free."""
     key, after = override.key_or_group, override.value()
     if key.startswith("hydra") or after is None or "${" in _text(after):
         return
     before = OmegaConf.select(shipped, key)
     number_as_text = isinstance(before, str) and "." not in key and isinstance(after, int | float)
-    if before is None or number_as_text or _same_kind(before, after):
+    if before in (None, "auto") or number_as_text or _same_kind(before, after):
         return
     given = f"{key}={_text(after)} is {_kind(after)}"
     raise ConfigError(f"{given}; {key} takes {_kind(before)}, as in {key}={_example(before)}")

@@ -164,6 +164,7 @@ def _metadata(cfg: DictConfig, run: Run, data: Any, model: nn.Module) -> dict[st
         "classes": json.dumps(list(data.class_names)),
         "mean": json.dumps(list(data.mean)),
         "std": json.dumps(list(data.std)),
+        **({"pruned": json.dumps(OmegaConf.to_container(cfg.pruned.layers))} if cfg.get("pruned") else {}),
         **({"grid": "x".join(map(str, grid))} if (grid := getattr(model, "grid", None)) else {}),
     }
 

@@ -52,10 +52,8 @@ def evaluate_joined(command: Command, run: Run) -> dict[str, Any]:
     return metrics
 
 
-def predict_joined(command: Command, run: Run, paths: list[Path]) -> dict[str, Any]:
+def predict_joined(command: Command, run: Run, paths: list[Path], *, allowed: tuple[str, ...]) -> dict[str, Any]:
     """Label images for all tasks, and for the base if its classes are known, in one pass; `predictions.csv`."""
-    from vitexp.predict import ALLOWED as allowed
-
     cfg, adapters, model = _open(command, run, allowed=allowed, verb="predict")
     classes = {name: adapter.about["classes"] for name, adapter in zip(model.names, adapters, strict=True)}
     if (own := base_classes(cfg)) is not None:

@@ -20,7 +20,7 @@ from vitexp.errors import ConfigError, DataError
 from vitexp.evaluate import open_for
 from vitexp.joined import joined_run, predict_joined
 from vitexp.predict_boxes import predict_boxes
-from vitexp.report.screen import show
+from vitexp.report.screen import print_notes, show
 from vitexp.report.table import predictions_table
 
 ALLOWED = (
@@ -50,7 +50,7 @@ def predict(command: Command) -> dict[str, Any]:
         raise ConfigError("predict needs images; give image=FILE, image=FOLDER or image='FOLDER/*.jpg'")
     paths = image_paths(command.cfg.image)
     if (joined := joined_run(command)) is not None:
-        return predict_joined(command, joined, paths)
+        return predict_joined(command, joined, paths, allowed=ALLOWED)
     run, cfg = open_for(command, allowed=ALLOWED, verb="predict")
     classes = known_classes(cfg.get("adapter") or cfg.checkpoint)
     data = build.make(cfg.data.module)
@@ -60,7 +60,9 @@ def predict(command: Command) -> dict[str, Any]:
         classes = list(data.class_names)
     if cfg.data.num_classes is None:
         cfg.data.num_classes = len(classes)
-    task = build.build_task(cfg, build.build_model(cfg, new_head=False)).eval()
+    notes: list[str] = []
+    task = build.build_task(cfg, build.build_model(cfg, notes=notes, new_head=False)).eval()
+    print_notes(notes, quiet=cfg.quiet)
     build.switches(cfg, task.model, inference=True)
     folder = run.path if run is not None else Path()
     if cfg.chosen.task == "detect":

@@ -99,12 +99,14 @@ class RunConfig:
     run: str | None = None
     # Weights to start from: .safetensors, .pth, .ckpt, .npz or hf:<repository>.
     checkpoint: str | None = None
+    # Weights of a detector's backbone alone, such as a classifier's; read like checkpoint.
+    backbone_checkpoint: str | None = None
+    # Widths of a pruned model's layers; `vitexp prune` and the header of its weights fill it in.
+    pruned: Any = None
     # What a regime trained on top of a frozen checkpoint: adapter.safetensors, or the folder of its run.
     adapter: str | None = None
     # concat: the runs (or adapter files) whose memories are joined.
     adapters: list[str] = field(default_factory=list)
-    # Weights of a detector's backbone alone, such as a classifier's; read like checkpoint.
-    backbone_checkpoint: str | None = None
     # How a position table is resized: official, timm_npz, timm or hf; null = as the checkpoint's origin does.
     position_method: str | None = None
     # Passes over the training images; each data set brings its own default.

@@ -1,5 +1,6 @@
 """What an analysis looks at, from a configuration: the trained model, the untrained one, other runs beside them."""
 
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,18 +14,26 @@ from vitexp import build
 from vitexp.analysis.base import Analysis, Subject
 from vitexp.checkpoint.write import save_weights
 from vitexp.errors import ConfigError
-from vitexp.run import Run, find
+from vitexp.run import Run
 
 Measured = dict[str, Any]
 
 
-def measure_all(cfg: DictConfig, analysis: Analysis, *, trained: bool, notes: list[str]) -> Measured:
+def measure_all(
+    cfg: DictConfig,
+    analysis: Analysis,
+    *,
+    trained: bool,
+    beside: Mapping[str, DictConfig],
+    notes: list[str],
+) -> Measured:
     """Label -> what was measured: the model of `cfg` first, then the untrained one, then the runs of `beside`.
 
     Args:
         cfg: with the analysis, and `checkpoint` the weights if there are any.
         analysis: from `cfg.analysis.measure`.
         trained: whether the model of `cfg` has learnt anything; if not, there is no second untrained one.
+        beside: label -> configuration of other runs, `checkpoint` their weights.
         notes: gets a line for each adapted tensor.
     """
     data = build.build_data(cfg)
@@ -32,8 +41,7 @@ def measure_all(cfg: DictConfig, analysis: Analysis, *, trained: bool, notes: li
     measured = {"trained" if trained else "untrained": analysis.measure(subject(cfg, model, data))}
     if trained and analysis.compares and cfg.analysis.untrained:
         measured["untrained"] = measure_untrained(cfg, analysis, data)
-    for reference in cfg.analysis.beside if analysis.compares else ():
-        label, other = _other(cfg, reference)
+    for label, other in beside.items():
         theirs = build.build_data(other)
         measured[label] = analysis.measure(subject(other, build.build_model(other, new_head=False), theirs))
     return measured
@@ -53,14 +61,9 @@ def subject(cfg: DictConfig, model: nn.Module, data: Any, device: torch.device |
     """A model and the images that `cfg.analysis` chooses, on one device.
 
     Raises:
-        ConfigError: data without labelled images to choose from.
+        ConfigError: data without one label for each image.
     """
     device = device or device_of(cfg)
-    if not callable(getattr(data, "sample", None)):
-        raise ConfigError(
-            f"an analysis looks at labelled images and data={cfg.chosen.data} has none to choose from; it needs an"
-            " image set; use data=digits, cifar10, cifar100, imagenet or folder"
-        )
     images, labels = data.sample(cfg.analysis.split, cfg.analysis.num_images, seed=cfg.analysis.seed)
     shape = tuple(images.shape[1:])
     return Subject(
@@ -70,7 +73,7 @@ def subject(cfg: DictConfig, model: nn.Module, data: Any, device: torch.device |
         mean=list(data.mean),
         std=list(data.std),
         count_macs=lambda counted: build.count_macs(counted, shape),
-        trial=lambda changes, epochs=0: _trial(cfg, model, changes, epochs),
+        trial=lambda changes, unset=None, epochs=0: _trial(cfg, model, changes, unset or {}, epochs),
     )
 
 
@@ -95,15 +98,16 @@ def watch(cfg: DictConfig, run: Run, data: Any) -> list[Any]:
             subject=theirs,
             untrained=untrained if analysis.compares and cfg.analysis.untrained else None,
             folder=run.path / "analysis",
-            title=title(cfg, run.name),
+            title=title(cfg, run.name, analysis),
         )
     ]
 
 
-def title(cfg: DictConfig, run: str | None) -> str:
+def title(cfg: DictConfig, run: str | None, analysis: Analysis) -> str:
     """Model, weights and images, in one line."""
     source = f"run {run}" if run else f"checkpoint {Path(cfg.checkpoint).name}" if cfg.checkpoint else "no checkpoint"
-    return f"{cfg.chosen.model}, {source}, {cfg.analysis.num_images} images of {cfg.chosen.data} ({cfg.analysis.split})"
+    images = f"{cfg.analysis.num_images} images of {cfg.chosen.data} ({cfg.analysis.split})"
+    return f"{cfg.chosen.model}, {source}, {images if analysis.samples else f'all test images of {cfg.chosen.data}'}"
 
 
 def device_of(cfg: DictConfig) -> torch.device:
@@ -112,28 +116,18 @@ def device_of(cfg: DictConfig) -> torch.device:
     return torch.device("cuda" if gpu else "cpu")
 
 
-def _other(cfg: DictConfig, reference: str) -> tuple[str, DictConfig]:
-    """A run to stand beside: its label and its configuration, with this analysis."""
-    from vitexp.evaluate import trained_on
-
-    run = find(reference, Path(cfg.outputs))
-    other = run.config()
-    other.analysis = cfg.analysis
-    trained_on(run, other)
-    return run.name, other
-
-
-def _trial(cfg: DictConfig, model: nn.Module, changes: Mapping[str, Any], epochs: int) -> float:
+def _trial(
+    cfg: DictConfig, model: nn.Module, changes: Mapping[str, Any], unset: Mapping[str, Any], epochs: int
+) -> float:
     """Accuracy on the test images of the weights of `model` in a changed configuration, perhaps after fine-tuning."""
     from vitexp.callback.step_keys import StepKeys
 
-    other = cfg.copy()
+    other = _changed(cfg, changes, unset)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.safetensors"
         grid = getattr(model, "grid", None)
         save_weights(model, file, {"grid": "x".join(map(str, grid))} if grid else {})
-        for key, value in {**changes, "checkpoint": str(file), "epochs": max(epochs, 1)}.items():
-            OmegaConf.update(other, key, value, force_add=True)
+        other.checkpoint, other.epochs = str(file), max(epochs, 1)
         data = build.build_data(other)
         with torch.random.fork_rng():
             task = build.build_task(other, build.build_model(other, new_head=False))
@@ -142,3 +136,34 @@ def _trial(cfg: DictConfig, model: nn.Module, changes: Mapping[str, Any], epochs
             trainer.fit(task, datamodule=data)
         trainer.test(task, datamodule=data, verbose=False)
     return float(trainer.callback_metrics["test/top1"])
+
+
+def _changed(cfg: DictConfig, changes: Mapping[str, Any], unset: Mapping[str, Any]) -> DictConfig:
+    """The configuration with changed keys, the model else as it was trained: rules that follow the image size, as the
+    patch does, keep the value they had.
+
+    Raises:
+        ConfigError: a key that the model does not have.
+    """
+    other = cfg.copy()
+    other.model = _pinned(OmegaConf.to_container(cfg.model), OmegaConf.to_container(cfg.model, resolve=True))
+    for key, value in changes.items():
+        if OmegaConf.select(other, key) is None:
+            raise ConfigError(
+                f"{key} is no key of model={cfg.chosen.model}, so it has no window to change; analysis.windows is for"
+                " windowed models; use analysis.windows=[], or name the key by analysis.window_key="
+            )
+        OmegaConf.update(other, key, value)
+    for key, value in unset.items():
+        if value is not None and OmegaConf.select(other, key) is None:
+            OmegaConf.update(other, key, value, force_add=True)
+    return other
+
+
+def _pinned(rule: Any, value: Any) -> Any:
+    """What a node has resolved to, but plain references (`${data.image_size}`) stay references."""
+    if isinstance(rule, dict) and isinstance(value, dict):
+        return {key: _pinned(rule[key], value[key]) for key in rule}
+    if isinstance(rule, str) and re.fullmatch(r"\$\{data\.\w+\}", rule):
+        return rule
+    return value

@@ -25,7 +25,7 @@ def data_module() -> Callable[..., ImageData]:
     """The data module of a configuration: `data_module("data=digits", "seed=3")`."""
 
     def build(*overrides: str) -> ImageData:
-        groups = tuple(text for text in overrides if text.startswith(("data=", "augment=")))
+        groups = tuple(text for text in overrides if text.startswith(("data=", "augment=", "model=")))
         cfg = OmegaConf.merge(composed(groups), OmegaConf.from_dotlist([o for o in overrides if o not in groups]))
         module: ImageData = make(cfg.data.module)
         return module

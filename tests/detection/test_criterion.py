@@ -114,4 +114,5 @@ def test_gradients_are_finite_with_and_without_objects() -> None:
         make()(logits, boxes, targets)[0].backward()
         assert logits.grad is not None
         assert logits.grad.isfinite().all()
-        assert (boxes.grad is not None) and boxes.grad.isfinite().all()
+        assert boxes.grad is not None
+        assert boxes.grad.isfinite().all()

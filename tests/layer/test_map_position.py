@@ -31,7 +31,7 @@ def test_learned_positions_have_an_end() -> None:
     position = learned(torch.zeros(2, 3, 4, dtype=torch.bool))
     assert position.shape == (2, 8, 3, 4)
     torch.testing.assert_close(position[1, :, 2, 3], torch.cat([learned.columns[3], learned.rows[2]]))
-    with pytest.raises(ConfigError, match="model.position=sine"):
+    with pytest.raises(ConfigError, match=r"model\.position=sine"):
         learned(torch.zeros(1, 51, 4, dtype=torch.bool))
 
 

@@ -31,12 +31,20 @@ def merged(model, key):
     return {name: value for block in [*blocks, content(model).get(key, {})] for name, value in block.items()}
 
 
+def brings_task(model):
+    """Whether a model's file, or one that it builds on, chooses another task than classification."""
+    entries = content(model).get("defaults", ())
+    bases = [base for base in entries if isinstance(base, str) and base != "_self_"]
+    return any("override /task" in entry for entry in entries if isinstance(entry, dict)) or any(
+        map(brings_task, bases)
+    )
+
+
 def smallest_of_each_class():
     """The smallest classifier of each `_target_`; what brings another task is no classifier."""
     found = {}
     for model in options("model"):
-        entries = [key for entry in content(model).get("defaults", ()) if isinstance(entry, dict) for key in entry]
-        if "override /task" not in entries:
+        if not brings_task(model):
             size = (merged(model, "reference").get("parameters") or 0, model)
             target = merged(model, "model")["_target_"]
             found[target] = min(found.get(target, size), size)

@@ -66,7 +66,7 @@ def test_a_detector_brings_its_task_and_data(name):
 
 @pytest.mark.parametrize("backbone", ["vit_ti16", "vit_s32", "vit_nano"])
 def test_any_model_is_a_backbone(backbone):
-    cfg, model = build("model=detr", f"backbone={backbone}", "size=64", "data.num_classes=7")
+    _, model = build("model=detr", f"backbone={backbone}", "size=64", "data.num_classes=7")
     out = model.eval()(torch.empty(2, 3, 64, 64, device="meta"))
     assert out.logits.shape == (6, 2, 100, 8)
     assert out.boxes_cxcywh.shape == (6, 2, 100, 4)
@@ -77,5 +77,5 @@ def test_any_model_is_a_backbone(backbone):
 def test_a_detector_is_no_backbone():
     with pytest.raises(ConfigError, match="is a detector itself"):
         compose(["model=detr", "backbone=detr_r50"])
-    with pytest.raises(ConfigError, match="backbone=vit_ti61|model=vit_ti61"):
+    with pytest.raises(ConfigError, match="model=vit_ti61 is not known"):
         compose(["model=detr", "backbone=vit_ti61"])

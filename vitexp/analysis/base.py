@@ -21,8 +21,8 @@ class Subject:
         labels: (n,) class ids.
         mean, std: of each channel, as the images were normalised with.
         count_macs: multiply-accumulates of a model for one such image.
-        trial: `trial(changes, epochs=0)` is the accuracy of these weights under changed keys of the configuration,
-            after so many epochs of fine-tuning there.
+        trial: `trial(changes, unset={}, epochs=0)` is the accuracy of these weights on all test images under changed
+            keys of the configuration (those of `unset` where it has null), after so many epochs of fine-tuning there.
     """
 
     model: nn.Module
@@ -40,10 +40,12 @@ class Analysis(ABC):
     Attributes:
         name: the word of `analysis=`.
         compares: whether the untrained model and other runs stand beside the trained one.
+        samples: whether it looks at the chosen images only.
     """
 
     name: ClassVar[str]
     compares: ClassVar[bool] = True
+    samples: ClassVar[bool] = True
 
     @abstractmethod
     def measure(self, subject: Subject) -> Any:

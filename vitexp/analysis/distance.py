@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vitexp.analysis.base import Analysis, Row, Subject
 from vitexp.analysis.maps import look
 from vitexp.errors import ConfigError
+from vitexp.model.mobilevit import MobileBlock
 
 Heads = dict[int, Tensor]  # block -> (H,)
 
@@ -82,7 +83,7 @@ class Cells:
     """Where the tokens of a map stand in the image.
 
     A map over the whole grid has its cells after `num_prefix` other tokens; a window's tokens are a square of the
-    grid, whose cells are as wide as all windows together cover the image.
+    grid, whose cells are as wide as all windows together cover the image; each of MobileViT's sets covers all of it.
 
     Raises:
         ConfigError: the tokens are no grid.
@@ -96,7 +97,8 @@ class Cells:
             self.grid, self.height, self.width = grid, image[0] / grid[0], image[1] / grid[1]
         elif side * side == queries:
             self.grid, self.prefix = (side, side), 0
-            self.height = self.width = math.sqrt(image[0] * image[1] / (windows * queries))
+            covered = queries if _interleaved(model) else windows * queries
+            self.height = self.width = math.sqrt(image[0] * image[1] / covered)
         else:
             raise ConfigError(
                 f"analysis=distance places tokens in the image and {queries} queries are no grid; it needs a map over"
@@ -117,3 +119,8 @@ class Cells:
         columns = torch.arange(self.grid[1], device=device) * self.width
         places = torch.cartesian_prod(rows, columns)  # (cells, 2)
         return torch.cdist(places, places, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _interleaved(model: nn.Module) -> bool:
+    """Whether a sequence is every second pixel of the map, not a window of it."""
+    return any(isinstance(module, MobileBlock) for module in model.modules())

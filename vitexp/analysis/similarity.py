@@ -11,6 +11,7 @@ Blocks whose maps differ in shape (stages of a pyramid) are not compared. Window
 from block to block, t is the t-th place of its window, not of the image.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +77,7 @@ class Similarity(Analysis):
             sums = alike.blocks.setdefault(kind, CosineSums(tau=self.tau))
             _add_equal_shapes(sums, by_block)
         alike.tokens = alike.tokens or CosineSums(tau=self.tau)
-        _add_equal_shapes(alike.tokens, {block: output.float() for block, output in outputs.items()})
+        _add_equal_shapes(alike.tokens, {b: output.float().unsqueeze(1) for b, output in outputs.items()})
 
     @staticmethod
     def _require_pairs(alike: Alike) -> None:
@@ -101,7 +102,10 @@ class Similarity(Analysis):
         return scores
 
     def summary(self, measured: Alike) -> dict[str, float]:
-        """By name of the map: adjacent ratio and cosine, similar blocks, likeness of heads; and of output tokens."""
+        """By map: adjacent and nearest ratio, adjacent cosine, similar blocks, likeness of heads; and of output tokens.
+
+        What no two neighbours of one shape have is left out.
+        """
         values: dict[str, float] = {}
         for kind, sums in measured.blocks.items():
             values[f"{kind}/adjacent_ratio"] = float(sums.ratio.diagonal(offset=1).nanmean())
@@ -113,7 +117,7 @@ class Similarity(Analysis):
                 values[f"{kind}/heads_cosine"] = float(torch.cat(between).mean())
         if measured.tokens is not None:
             values["tokens/adjacent_cosine"] = float(measured.tokens.mean.diagonal(offset=1).nanmean())
-        return values
+        return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def rows(self, measured: Alike) -> list[Row]:
         """Each pair of blocks by map, each pair of heads by block and map, each pair of blocks by output tokens."""
@@ -152,13 +156,14 @@ def off_diagonal(pairs: Tensor) -> Tensor:
 
 
 def _add_equal_shapes(sums: CosineSums, by_block: dict[int, Tensor]) -> None:
-    """Compare tensors (..., n) with those of their own shape."""
+    """Compare tensors (B, H, T, n) with those of their own shape, one head at a time: no stack of all maps."""
     shapes: dict[torch.Size, list[int]] = {}
     for block, tensor in by_block.items():
         shapes.setdefault(tensor.shape, []).append(block)
-    for members in shapes.values():
-        vectors = torch.stack([by_block[block] for block in members], dim=-2)  # (..., l, n)
-        sums.add(vectors, size=max(by_block) + 1, members=torch.tensor(members))
+    for shape, members in shapes.items():
+        for head in range(shape[1]):
+            vectors = torch.stack([by_block[block][:, head] for block in members], dim=-2)  # (B, T, l, n)
+            sums.add(vectors, size=max(by_block) + 1, members=torch.tensor(members))
 
 
 def _pair_rows(sums: CosineSums, **where: object) -> list[Row]:

@@ -6,7 +6,7 @@ activations; keys have no bias. As in the authors' code, 1 / temperature is exp 
 """
 
 import math
-from typing import final, overload
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ class Cosine(DenseAttention):
         """Keys and values (B or 1, H, M, d) of tokens that are never queries."""
         k, v = super().kv(context)
         if isinstance(self.qkv_projection, KeylessBias):
-            v = v + self.qkv_projection.v_bias.view(self.num_heads, 1, self.head_dim)
+            v = v + self.qkv_projection.v_bias.view(self.num_heads, 1, self.value_dim)
         return k, v
 
     def weights(self, q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
@@ -80,26 +80,27 @@ class Cosine(DenseAttention):
         if not self.chunk or sequences * tokens <= self.chunk:
             return self._attend(q, k, v, mask, bias)
         rows, columns = max(self.chunk // tokens, 1), min(self.chunk, tokens)
-        return torch.cat(
-            [
-                self._attend_sequences(*(part(x, 0, first, rows) for x in (q, k, v, mask, bias)), columns)
-                for first in range(0, sequences, rows)
-            ]
-        )
-
-    def _attend_sequences(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, columns: int
-    ) -> Tensor:
-        """`columns` queries of each sequence at a time."""
         read = []
-        for first in range(0, q.shape[2], columns):
-            inputs = (part(q, 2, first, columns), k, v, part(mask, 2, first, columns), part(bias, 2, first, columns))
-            if torch.is_grad_enabled():
-                drops = self.training and self.dropout_rate > 0
-                read.append(checkpoint(self._attend, *inputs, use_reentrant=False, preserve_rng_state=drops))
-            else:
-                read.append(self._attend(*inputs))
-        return read[0] if len(read) == 1 else torch.cat(read, dim=2)  # (B, H, N, d)
+        for row in range(0, sequences, rows):
+            here = slice(row, row + rows)
+            part = [
+                self._attend_chunk(q, k, v, mask, bias, here, slice(column, column + columns))
+                for column in range(0, tokens, columns)
+            ]
+            read.append(part[0] if len(part) == 1 else torch.cat(part, dim=2))
+        return torch.cat(read)  # (B, H, N, d)
+
+    def _attend_chunk(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, rows: slice, columns: slice
+    ) -> Tensor:
+        """Some queries of some sequences, over all keys of these."""
+        mask, bias = (None if x is None else cut(x, rows, columns) for x in (mask, bias))
+        inputs = (q[rows, :, columns], k[rows], v[rows], mask, bias)
+        if not torch.is_grad_enabled():
+            return self._attend(*inputs)
+        drops = self.training and self.dropout_rate > 0  # then the same weights must drop again
+        values: Tensor = checkpoint(self._attend, *inputs, use_reentrant=False, preserve_rng_state=drops)
+        return values
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None) -> Tensor:
         rate = self.dropout_rate if self.training else 0.0
@@ -128,13 +129,7 @@ class KeylessBias(nn.Linear):
         return F.linear(x, self.weight, torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias]))
 
 
-@overload
-def part(x: Tensor, dim: int, first: int, count: int) -> Tensor: ...
-@overload
-def part(x: None, dim: int, first: int, count: int) -> None: ...
-def part(x: Tensor | None, dim: int, first: int, count: int) -> Tensor | None:
-    """`count` entries of one of the four dimensions (B, H, N, ...) from `first` on; what broadcasts there stays whole."""
-    if x is None:
-        return None
+def cut(x: Tensor, rows: slice, columns: slice) -> Tensor:
+    """Rows and columns of what broadcasts to (B, H, N, ...); a dimension that is broadcast stays."""
     x = x[(None,) * (4 - x.ndim)]
-    return x if x.shape[dim] == 1 else x[(slice(None),) * dim + (slice(first, first + count),)]
+    return x[rows if len(x) > 1 else slice(None), :, columns if x.shape[2] > 1 else slice(None)]

@@ -71,6 +71,11 @@ class Reattention(DenseAttention):
         """The mixed and normed map that values are read by: (B, H, N, N + M). Running statistics stay as they are."""
         return self._mix(self.softmax_weights(q, k, mask, bias), _hidden(mask, bias), track=False)
 
+    def maps(self, q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> dict[str, Tensor]:
+        """`softmax`, which is a distribution, and `mixed`, which values are read by; for analyses."""
+        softmax = self.softmax_weights(q, k, mask, bias)
+        return {"softmax": softmax, "mixed": self._mix(softmax, _hidden(mask, bias), track=False)}
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         maps = F.dropout(self.softmax_weights(q, k, mask, bias), self.dropout_rate, self.training)
         return self._mix(maps, _hidden(mask, bias), track=True).to(v.dtype) @ v

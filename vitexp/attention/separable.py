@@ -18,7 +18,7 @@ from vitexp.errors import ConfigError
 class Separable(nn.Module):
     """out(relu(v) * sum_n softmax(q)_n k_n): (B, N, D) -> (B, N, D), the softmax over all N tokens.
 
-    q is one number a token, unscaled. There is no map of weights, so nothing to mask, to bias or to add keys to; a class
+    q is one number a token, unscaled. There is no map of weights to mask, to bias or to add keys to; a class
     token is one of the N. `num_heads` must divide `dim`, as for every variant, so that attention= can be exchanged, and
     is not used otherwise: the paper has one head.
     """

@@ -51,6 +51,22 @@ def read_tensors(source: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]
     return unwrap(load_torch(path), path), {}
 
 
+def read_metadata(source: str | Path) -> dict[str, str]:
+    """What a local safetensors file says of itself, read without its tensors; empty for any other source."""
+    path = Path(source).expanduser()
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return dict(file.metadata() or {})
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (SafetensorError, *_DAMAGED) as error:
+        raise _damaged(path, error) from error
+
+
 def load_torch(path: Path) -> Any:
     """The content of a file by torch.save, on the CPU: tensors and plain containers, or a CheckpointError."""
     try:

@@ -22,7 +22,7 @@ from vitexp.data.order import EpochOrder, require_divisible
 from vitexp.data.pixels import Pixels
 from vitexp.data.source import FileSource, MemorySource
 from vitexp.data.transform import evaluation_crop
-from vitexp.errors import DataError
+from vitexp.errors import ConfigError, DataError
 from vitexp.seeding import permutation
 
 Source = MemorySource | FileSource
@@ -155,31 +155,36 @@ class ImageData(LightningDataModule):
         """Shuffled and augmented batches; an incomplete global batch at the end of an epoch is dropped."""
         if "train" in self.features:
             return FeatureLoader(*self.features["train"], self._order(self.train_size, training=True))
-        return self._loader(self.source("train"), training=True)
+        return self._loader("train", training=True)
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """Batches of the held-out images; an empty list, which is no validation, when nothing is held out."""
         source = self.source("val")
         if "val" in self.features:
             return FeatureLoader(*self.features["val"], self._order(len(source), training=False))
-        return self._loader(source, training=False) if len(source) else []
+        return self._loader("val", training=False) if len(source) else []
 
     def test_dataloader(self) -> Loader:
         """Batches of the test images."""
-        return self._loader(self.source("test"), training=False)
+        return self._loader("test", training=False)
 
     def ordered_batches(self, split: str) -> Loader:
         """All images of a split as evaluation sees them, in the order of the split, in every process."""
-        return self._loader(self.source(split), training=False, shared=True)
+        return self._batches_of(self.source(split), training=False, shared=True)
 
     def sample(self, split: str, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
         """`count` images of a split, all of a smaller one, as the model gets them, and their labels: chosen by `seed`.
 
-        In every process of a distributed run the same ones.
+        In every process of a distributed run the same ones. Raises ConfigError for images without one label each.
         """
-        source = self.source(split)
+        source: object = self.source(split)
+        if not isinstance(source, MemorySource | FileSource):
+            raise ConfigError(
+                "an analysis looks at images with a class each and this data set has none; it needs an image set; use"
+                " data=digits, cifar10, cifar100, imagenet or folder"
+            )
         chosen = source.subset(permutation(seed, 0, len(source))[:count].sort().values)
-        images, labels = zip(*self._loader(chosen, training=False, shared=True), strict=True)
+        images, labels = zip(*self._batches_of(chosen, training=False, shared=True), strict=True)
         return torch.cat(images), torch.cat(labels)
 
     def eval_transform(self) -> Callable[[Image.Image | Tensor], Tensor]:
@@ -207,7 +212,10 @@ class ImageData(LightningDataModule):
         self._load("test" if split == "test" else "train")
         return len(self._sources[split]) if split in self._sources else 0
 
-    def _loader(self, source: Source, *, training: bool, shared: bool = False) -> Loader:
+    def _loader(self, split: str, *, training: bool) -> Loader:
+        return self._batches_of(self.source(split), training=training)
+
+    def _batches_of(self, source: Source, *, training: bool, shared: bool = False) -> Loader:
         batches, (_, _, device) = self.batches, self._place()
         order = self._order(len(source), training=training, shared=shared)
         augment = self.augment if training else None

@@ -50,15 +50,19 @@ class BoxAugment:
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """Sizes of the images that a detector gets: the short side, the longest that the other may become, in pixels."""
+    """Sizes of the images that a detector gets: the short side, the longest that the other may become, in pixels.
+
+    `exact` keeps to the longest side to the pixel; the authors' rounding may go one or two beyond.
+    """
 
     short: int
     longest: int
+    exact: bool = False
 
     def evaluation(self, image: Image.Image) -> Tensor:
         """A Pillow image as uint8 (C, h, w), resized by Pillow as the authors do."""
-        size = fit_size(image.height, image.width, self.short, self.longest)
-        return to_tensor(functional.resize(image, list(size), interpolation=InterpolationMode.BILINEAR))
+        size = self._size(image.height, image.width, self.short, self.longest)
+        return to_tensor(functional.resize(image, size, interpolation=InterpolationMode.BILINEAR))
 
     def training(self, image: Tensor, boxes_xyxy: Tensor, augment: BoxAugment) -> tuple[Tensor, Tensor, Tensor]:
         """uint8 (C, H, W) and corners (n, 4) in its pixels: the new image, the boxes left, and their places in n."""
@@ -79,9 +83,13 @@ class Frame:
     def _resized(self, pair: tuple[Any, ...], share: float, *, limited: bool) -> tuple[Any, ...]:
         height, width = pair[0].shape[-2:]
         longest = self.longest if limited else max(height, width) * self.short
-        size = list(fit_size(height, width, max(1, round(share * self.short)), longest))
+        size = self._size(height, width, max(1, round(share * self.short)), longest)
         image = functional.resize(pair[0], size, interpolation=InterpolationMode.BILINEAR, antialias=True)
         return image, functional.resize(pair[1], size)
+
+    def _size(self, height: int, width: int, short: int, longest: int) -> list[int]:
+        size = fit_size(height, width, short, longest)
+        return [min(side, longest) for side in size] if self.exact else list(size)
 
     def _cropped(self, pair: tuple[Any, ...], sides: Sequence[float]) -> tuple[Any, ...]:
         height, width = pair[0].shape[-2:]

@@ -24,7 +24,7 @@ class BoxData(ImageData):
         num_classes: labels are below it; None = as many as the files name.
         longest: the longest side that an image may get, as a share of `pixels.image_size`, its short side.
         square: pad every batch to a square of `pixels.image_size`, for models that take one size only.
-        augment: how training images are changed; of classification's, only augment=none means something here.
+        augment: how training images are changed; an `Augment` (augment=none) leaves them as they are.
     """
 
     def __init__(
@@ -37,18 +37,13 @@ class BoxData(ImageData):
         batches: Batches,
         augment: BoxAugment | Augment,
     ) -> None:
-        if isinstance(augment, Augment) and augment.geometry != "none":
-            raise ConfigError(
-                f"augment.geometry={augment.geometry} does not move boxes; detection has augment=detection and "
-                "augment=none; use augment=detection"
-            )
         if longest < 1 or (square and longest != 1):
             raise ConfigError(
                 f"data.longest={longest} data.square={square}: the longest side is a share of the image size, at least "
                 "1, and 1 where batches are square; use data.longest=1.0"
             )
         super().__init__(num_classes=num_classes, pixels=pixels, batches=batches, augment=augment)  # type: ignore[arg-type]
-        self.frame = Frame(short=pixels.image_size, longest=round(longest * pixels.image_size))
+        self.frame = Frame(short=pixels.image_size, longest=round(longest * pixels.image_size), exact=square)
         self.square = square
         self.box_augment = augment if isinstance(augment, BoxAugment) else None
 

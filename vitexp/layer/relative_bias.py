@@ -9,7 +9,7 @@ before the logarithm to base 8. The paper's linear net reads raw offsets; ours r
 import math
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,8 @@ Size = tuple[int, int]
 class RelativeBias(nn.Module, ABC):
     """Bias (1, H, N, N) of a window of N = h * w cells, added to attention scores.
 
-    Where no gradient is asked for, it is kept until a weight changes: in place (seen by the tensor's version), by
-    replacement, or by moving to another device or number format.
+    Where no gradient is asked for, it is kept until a weight changes (in place, which the tensor's version tells, or by
+    replacement), the module moves to another device or number format, or training begins or ends.
     """
 
     undecayed = True  # read by the grouping of parameters: no weight in here decays, as in the authors' recipe
@@ -46,7 +46,8 @@ class RelativeBias(nn.Module, ABC):
         """(1, H, N, N)."""
         if not self._may_keep():
             return self._pairs()
-        state = [(p, p._version, p.data_ptr(), p.dtype) for p in self.parameters()]
+        # The detached alias holds the memory, so that no other weight can come to lie at its address.
+        state = [(p, p._version, p.data_ptr(), p.dtype, p.detach()) for p in self.parameters()]
         if self._kept is None or not _unchanged(self._kept[0], state):
             # Not as an inference tensor: that could not enter a graph later, where only this module is frozen.
             with torch.inference_mode(mode=False), torch.no_grad():
@@ -64,6 +65,11 @@ class RelativeBias(nn.Module, ABC):
         with full_precision(self.index.device.type):  # half floats would blur neighbouring offsets
             by_pair = F.embedding(self.index, self.offsets())  # (N, N, H)
         return by_pair.permute(2, 0, 1).unsqueeze(0).contiguous()  # (1, H, N, N)
+
+    def train(self, mode: bool = True) -> Self:
+        """Also forget what is kept: an optimizer that writes through `.data` leaves no other trace."""
+        self._kept = None
+        return super().train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._kept = None
@@ -118,7 +124,7 @@ def relative_bias(kind: str, *, window: Size, num_heads: int, pretrained: Size, 
     if kind not in KINDS:
         raise ConfigError(
             f"model.block.bias={kind} is unknown; a window's bias is a net over offsets or a table; "
-            f"use model.block.bias={', '.join(KINDS)}"
+            f"use {', '.join(KINDS[:-1])} or {KINDS[-1]}"
         )
     if kind == "parameterised":
         return TableBias(window=window, num_heads=num_heads)
@@ -142,7 +148,7 @@ def pair_index(window: Size) -> Tensor:
     height, width = window
     y, x = (axis.flatten() for axis in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
     dy, dx = (axis[:, None] - axis[None, :] for axis in (y, x))  # (N, N) each
-    return (dy + height - 1) * (2 * width - 1) + dx + width - 1
+    return ((dy + height - 1) * (2 * width - 1) + dx + width - 1).int()  # half the memory of int64 for large windows
 
 
 def offset_coordinates(window: Size, pretrained: Size, log_spaced: bool) -> Tensor:
@@ -166,4 +172,4 @@ def resize_table(table: Tensor, window: Size) -> Tensor | None:
 
 
 def _unchanged(before: list[tuple[Any, ...]], now: list[tuple[Any, ...]]) -> bool:
-    return all(a[0] is b[0] and a[1:] == b[1:] for a, b in zip(before, now, strict=True))
+    return all(a[0] is b[0] and a[1:4] == b[1:4] for a, b in zip(before, now, strict=True))

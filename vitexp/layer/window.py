@@ -46,7 +46,7 @@ class Windows(nn.Module):
         if padding not in PADDINGS:
             raise ConfigError(
                 f"model.window.padding={padding} is unknown; padded cells are masked, or attended as hf or timm does; "
-                f"use model.window.padding={', '.join(PADDINGS)}"
+                f"use {', '.join(PADDINGS[:-1])} or {PADDINGS[-1]}"
             )
         self.grid, self.window, self.shift, self.padding = grid, window, shift, padding
         order, inverse, labels = self._plan(grid, None)

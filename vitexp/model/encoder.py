@@ -88,8 +88,8 @@ def check_takes(attention: nn.Module, *, context: Tensor | None, mask: Tensor | 
     for name, given in (("context", context), ("mask", mask)):
         if given is not None and not getattr(attention, f"takes_{name}"):
             raise ConfigError(
-                f"attention={type(attention).__name__.lower()} was given a {name} and has no map of weights to apply it "
-                "to; it takes tokens alone; use attention=softmax, cosine or reattention"
+                f"attention={type(attention).__name__.lower()} was given a {name} and has no map of weights for it; "
+                "it takes tokens alone; use attention=softmax, cosine or reattention"
             )
 
 

@@ -14,10 +14,12 @@ from torch.nn import functional as F
 from vitexp.attention.base import variant_class
 from vitexp.errors import ConfigError
 from vitexp.layer.conv_norm import ConvNorm
+from vitexp.layer.in_parts import in_parts
 from vitexp.layer.inverted_residual import InvertedResidual, silu
 from vitexp.model.classifier import Pyramid
 
 SIDE = 2  # pixels a side of the patches, in every published MobileViT
+_UNMIXED = 2  # stages without a Transformer
 _EARLY = 3  # convolutions that may halve the image before the first Transformer
 
 
@@ -92,6 +94,7 @@ class MobilePyramid(Pyramid):
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.grid = (-(-height // self.strides[-1]), -(-width // self.strides[-1]))
         self.stages = nn.ModuleList()
+        self._widest = int(residuals["expansion"] * max(channels[:_UNMIXED]))  # channels at the first stride
         for index, stride in enumerate(strides):
             before, after = channels[index], channels[index + 1]
             count = residuals["counts"][index] if index < len(residuals["counts"]) else 1
@@ -109,6 +112,27 @@ class MobilePyramid(Pyramid):
     def embed(self, images: Tensor) -> Tensor:
         out: Tensor = self.stem(images)
         return out
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:  # batch norms read the whole batch
+            x = self._early(images)
+        else:
+            x = in_parts(self._early, images, bytes_per_image=self._early_bytes(images))
+        for stage in self.stages[_UNMIXED:]:
+            x = stage(x)
+        return self.classify(x)
+
+    def _early(self, images: Tensor) -> Tensor:
+        """The stages without a Transformer: most of the pixels and little of the arithmetic."""
+        x = self.embed(images)
+        for stage in self.stages[:_UNMIXED]:
+            x = stage(x)
+        return x
+
+    def _early_bytes(self, images: Tensor) -> int:
+        """Size of an image's largest map, which is inside the first inverted residuals."""
+        height, width = (side // self.strides[0] for side in images.shape[-2:])
+        return max(1, self._widest * height * width * images.element_size())
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The five stages' maps; one that left its block at an even size goes back to its stride's, as detectors need.
@@ -138,8 +162,8 @@ def early_strides(stem_stride: int) -> tuple[int, ...]:
     halvings = stem_stride.bit_length() - 1
     if stem_stride < 1 or stem_stride & (stem_stride - 1) or halvings > _EARLY:
         raise ConfigError(
-            f"model.stem_stride={stem_stride} is out of reach: a MobileViT halves the image up to three times before its "
-            "first Transformer; use model.stem_stride=1, 2, 4 or 8"
+            f"model.stem_stride={stem_stride} is out of reach: a MobileViT halves the image up to three times before "
+            "its first Transformer; use model.stem_stride=1, 2, 4 or 8"
         )
     return tuple(2 if index >= _EARLY - halvings else 1 for index in range(_EARLY))
 

@@ -17,7 +17,7 @@ from vitexp.layer.relative_bias import RelativeBias, resize_table
 from vitexp.layer.window import Windows, clamp_window, up
 from vitexp.model.classifier import Pyramid
 from vitexp.model.encoder import drop_path_rates
-from vitexp.model.swinv2_block import PatchMerging, SwinBlock, start_linear
+from vitexp.model.swinv2_block import PatchMerging, SwinBlock, start_conv, start_linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,27 +108,24 @@ class SwinV2(Pyramid):
     ) -> None:
         super().__init__()
         check_stages(depths, num_heads, window)
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.stem = stem(in_channels=in_channels, dim=dim)
         self.stem_norm = nn.LayerNorm(dim)
         patch = self.stem.patch_size
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.grid = (up(height, patch) // patch, up(width, patch) // patch)
         self.strides = tuple(patch * 2**stage for stage in range(len(depths)))
         self.position_tables = {}
         self.num_classes = num_classes
-        build = partial(block, attention=attention)
         rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.stages = nn.ModuleList()
         for stage, (depth, heads) in enumerate(zip(depths, num_heads, strict=True)):
             merge = PatchMerging(dim) if stage else nn.Identity()
             if stage:
                 dim, self.grid = 2 * dim, (up(self.grid[0], 2) // 2, up(self.grid[1], 2) // 2)
+            build = partial(block, dim, heads, pretrained=window.pretrained(stage, self.grid), attention=attention)
             blocks = [
                 build(
-                    dim,
-                    heads,
                     windows=window.windows(self.grid, shifted=index % 2 == 1),
-                    pretrained=window.pretrained(stage, self.grid),
                     extra_norm=extra_norm_every > 0 and (index + 1) % extra_norm_every == 0,
                     drop_path_rate=next(rates),
                 )
@@ -138,9 +135,7 @@ class SwinV2(Pyramid):
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, num_classes)
         start_linear(self.head)
-        for module in self.stem.modules():
-            if isinstance(module, nn.Conv2d):
-                module.reset_parameters()  # torch's own start, as the authors'
+        self.stem.apply(start_conv)
 
     def embed(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W), zero-padded at the bottom right to whole patches, to a normed map (B, h, w, D)."""

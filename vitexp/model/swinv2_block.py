@@ -61,7 +61,7 @@ class SwinBlock(nn.Module):
         super().__init__()
         check_attention(attention)
         if norm not in NORMS:
-            raise ConfigError(f"model.block.norm={norm} is unknown; use model.block.norm={', '.join(NORMS)}")
+            raise ConfigError(f"model.block.norm={norm} is unknown; use {', '.join(NORMS[:-1])} or {NORMS[-1]}")
         self.norm = norm
         self.windows = windows
         self.attention = attention(dim, num_heads, grid=windows.window)
@@ -131,6 +131,12 @@ def start_linear(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def start_conv(module: nn.Module) -> None:
+    """The authors' starting values of a convolution, torch's own, in place; other modules keep theirs."""
+    if isinstance(module, nn.Conv2d):
+        module.reset_parameters()
 
 
 def check_attention(attention: Callable[..., nn.Module]) -> None:

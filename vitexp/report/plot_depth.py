@@ -31,6 +31,7 @@ class Panel:
         across: label of the x axis.
         log: whether the y axis is logarithmic.
         level: y of a reference line and its name.
+        bottom: where the y axis begins; None leaves it to the values.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Panel:
     across: str = DEPTH
     log: bool = False
     level: tuple[float, str] | None = None
+    bottom: float | None = None
 
 
 def panels(drawn: Sequence[Panel], out: Path, *, headline: str, title: str = "") -> Path:
@@ -71,6 +73,7 @@ def _draw(axes: "Axes", panel: Panel) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(bottom=panel.bottom)
     if panel.places is None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     else:

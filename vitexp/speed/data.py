@@ -49,12 +49,7 @@ def time_data(command: Command) -> Report:
             "Pillow, 2 workers": _forever(pillow_loader(source, data.pixels, cfg.data.batch_size, workers=2)),
             "vitexp": _forever(data.train_dataloader()),
         }
-        rounds: dict[str, list[float]] = {name: [] for name in streams}
-        for index in range(1 + cfg.benchmark.repeats):
-            for name, stream in streams.items():
-                seconds = seconds_an_image(stream, at_least=_SECONDS)
-                if index:
-                    rounds[name].append(seconds)
+        rounds = _rounds(streams, cfg.benchmark.repeats)
     timings = summary(rounds)
     rows = [
         (name, *(round(1 / seconds) for seconds in (t.seconds, t.slowest, t.fastest)), round(t.ratio, 1))
@@ -65,6 +60,15 @@ def time_data(command: Command) -> Report:
     title = f"{cfg.chosen.data}, {len(source):,} images, batch {cfg.data.batch_size}, one thread"
     columns = ("training batches", "median img/s", "slowest", "fastest", "× Pillow")
     return Report(title, columns, rows, {"images a second": 1 / ours.seconds, **over})
+
+
+def _rounds(streams: dict[str, Iterator[tuple[Tensor, Tensor]]], repeats: int) -> dict[str, list[float]]:
+    """Seconds an image of each stream, in turns; a first round does not count."""
+    rounds: dict[str, list[float]] = {name: [] for name in streams}
+    for _ in range(1 + repeats):
+        for name, stream in streams.items():
+            rounds[name].append(seconds_an_image(stream, at_least=_SECONDS))
+    return {name: seconds[1:] for name, seconds in rounds.items()}
 
 
 def seconds_an_image(stream: Iterator[tuple[Tensor, Tensor]], *, at_least: float) -> float:

@@ -46,6 +46,13 @@ class Task(LightningModule):
     def evaluated(self, model: nn.Module | None) -> None:
         self._evaluated[:] = [] if model is None else [model]
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Let `evaluated` reach its setter: torch would register a module as a part of this one before it does."""
+        if name == "evaluated":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def groups(self, *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """The optimizer's parameter groups."""
         raise NotImplementedError
@@ -100,6 +107,8 @@ class Task(LightningModule):
     def log_epoch(self, values: dict[str, float]) -> None:
         """To the loggers at the current step, and to `trainer.callback_metrics` for callbacks."""
         self.log_dict(values, logger=False)
+        # A test belongs to the row of the last step, whose epoch is there; Lightning counts one further by then.
+        epoch = {} if self.trainer.testing else {"epoch": self.current_epoch}
         if not self.trainer.sanity_checking:
             for logger in self.trainer.loggers:
-                logger.log_metrics({"epoch": self.current_epoch, **values}, step=self.trainer.global_step)
+                logger.log_metrics({**epoch, **values}, step=self.trainer.global_step)

@@ -7,6 +7,7 @@ Average precision is torchmetrics' with the faster-coco-eval backend, which equa
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
@@ -174,7 +175,17 @@ def _padding(images: Tensor, targets: Sequence[Target]) -> Tensor | None:
 
 
 def _precision() -> MeanAveragePrecision:
-    """Its extended summary holds the curves that per-class values are read off, at no second evaluation."""
-    metric = MeanAveragePrecision(iou_type="bbox", backend="faster_coco_eval", extended_summary=True)
+    """Its extended summary holds the curves that per-class values are read off, at no second evaluation.
+
+    pycocotools' thresholds, given as doubles: torchmetrics makes its own in single precision, and where a recall is
+    exactly a threshold, as with few objects, its averages come out a little lower.
+    """
+    metric = MeanAveragePrecision(
+        iou_type="bbox",
+        backend="faster_coco_eval",
+        iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
+        rec_thresholds=np.linspace(0.0, 1.0, 101).tolist(),
+        extended_summary=True,
+    )
     metric.warn_on_many_detections = False
     return metric

@@ -1,0 +1,77 @@
+"""Every operation has a kind, every multiply-accumulate a part, and shares add up."""
+
+from pathlib import Path
+
+import pytest
+from subjects import subject
+from tiny import tiny_vit
+
+from vitexp.analysis.profile import KINDS, Profile, Profiled, _macs, kind_of, part_of
+from vitexp.build import count_macs
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("aten::addmm", "arithmetic"),
+        ("aten::mkldnn_convolution", "arithmetic"),
+        ("aten::_scaled_dot_product_flash_attention_for_cpu", "arithmetic"),
+        ("aten::native_layer_norm", "normalisation"),
+        ("aten::native_batch_norm", "normalisation"),
+        ("aten::add_", "element-wise"),
+        ("aten::gelu", "element-wise"),
+        ("aten::_softmax", "element-wise"),
+        ("aten::copy_", "copy"),
+        ("aten::cat", "copy"),
+        ("aten::transpose", "reshape"),
+        ("aten::t", "reshape"),
+        ("aten::roll", "reshape"),
+        ("aten::never_heard_of_it", "other"),
+    ],
+)
+def test_kinds(operation: str, kind: str) -> None:
+    assert kind_of(operation) == kind
+
+
+def test_parts() -> None:
+    model = tiny_vit()
+    assert part_of(model.blocks[0].attention) == "attention"
+    assert part_of(model.blocks[0].mlp) == "mlp"
+    assert part_of(model.blocks[0].norm1) is None
+    assert part_of(model.blocks[0].attention.out) is None
+
+
+def test_multiply_accumulates_by_part() -> None:
+    model = tiny_vit(dim=32, depth=2)
+    macs = _macs(model, subject(model, count=2).images)
+    tokens, dim = 17, 32
+    assert macs["mlp"] == 2 * 2 * 8 * tokens * dim * dim
+    assert macs["attention"] == 2 * 2 * (4 * tokens * dim * dim + 2 * tokens * tokens * dim)
+    assert sum(macs.values()) == 2 * count_macs(model, (3, 16, 16))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_shares_and_picture(tmp_path: Path) -> None:
+    kinds = dict(zip(KINDS, (6.0, 1.0, 1.0, 0.5, 0.5, 1.0), strict=True))
+    parts, macs = {"attention": 2.0, "mlp": 4.0, "rest": 1.0}, {"attention": 30, "mlp": 60, "rest": 10}
+    measured = Profile(kinds=kinds, parts=parts, macs=macs, latency=0.5, images=4, peak=400.0)
+    analysis = Profiled(repeats=2)
+    values = analysis.summary(measured)
+    assert values["memory_bound_share"] == pytest.approx(0.3)
+    assert values["attention_to_mlp"] == 0.5
+    assert values["images_per_second"] == 8
+    assert values["share_of_peak"] == 0.5
+    analysis.draw({"trained": measured}, tmp_path / "profile.png", "tiny")
+    assert (tmp_path / "profile.svg").is_file()
+    assert len(analysis.rows(measured)) == len(KINDS) + 3
+
+
+@pytest.mark.slow  # the profiler takes seconds to start
+def test_a_model_is_profiled() -> None:
+    model, analysis = tiny_vit(dim=32, depth=2), Profiled(repeats=2)
+    measured = analysis.measure(subject(model, count=2))
+    values = analysis.summary(measured)
+    assert sum(values[f"{kind}_share"] for kind in KINDS) == pytest.approx(1.0)
+    assert 0.0 < values["memory_bound_share"] < 1.0
+    assert min(measured.parts["attention"], measured.parts["mlp"], measured.latency) > 0
+    assert values["other_share"] < 0.1, "operations without a kind"

@@ -1,0 +1,109 @@
+"""What the command says, and with which exit code, when nothing is trained or something goes wrong."""
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitexp import cli
+from vitexp.cli import main
+from vitexp.task.classify import Classify
+
+SMALL = ["data=fake", "data.sizes=[32,16,16]", "epochs=1", "bs=16", "logger=none"]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An empty folder; and `main` installs its handlers, so give the test runner its own back."""
+    monkeypatch.chdir(tmp_path)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_quiet_runs_say_nothing_and_leave_everything(tmp_path: Path, capsys) -> None:
+    assert main([*SMALL, "quiet=true"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == ""
+    assert (tmp_path / "outputs" / "last" / "weights.safetensors").exists()
+    assert main(["evaluate", "run=last", "quiet=true"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_folding_norms_changes_no_result(tmp_path: Path) -> None:
+    """`fuse=true` is the default of evaluate; the stem of vit_nano has norms to fold."""
+    logits: dict[str, torch.Tensor] = {}
+    assert main([*SMALL, "quiet=true"]) == 0
+    update = Classify._update
+    for fuse in ("true", "false"):
+        with pytest.MonkeyPatch.context() as patch:
+
+            def spy(self: Classify, metrics, batch, fuse=fuse) -> None:
+                update(self, metrics, batch)
+                norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in self.model.modules())
+                assert (norms == 0) == (fuse == "true")
+                logits[fuse] = self.logits.clone()
+
+            patch.setattr(Classify, "_update", spy)
+            assert main(["evaluate", "run=last", f"fuse={fuse}", "quiet=true"]) == 0
+    torch.testing.assert_close(logits["true"], logits["false"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_mistake_is_one_line_and_a_traceback_only_when_asked_for(monkeypatch, capsys) -> None:
+    assert main(["modle=vit_nano"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert main(["modle=vit_nano"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_sweep_with_a_failed_job_finishes_the_others_and_exits_7(tmp_path: Path, capsys) -> None:
+    """0 batches an epoch is known only once the data is read."""
+    assert main(["-m", *SMALL, "quiet=true", "data.sizes=[32,16,16],[8,16,16]"]) == 7
+    captured = capsys.readouterr()
+    assert "1 of 2 jobs failed" in captured.err
+    assert "failed" in captured.out
+    (table,) = (tmp_path / "outputs" / "sweeps").glob("*/sweep.csv")
+    assert {line.count("failed") for line in table.read_text().splitlines()[1:]} == {0, 1}
+
+
+def test_what_vitexp_did_not_foresee_is_a_bug_and_exit_1(monkeypatch, capsys) -> None:
+    def broken(arguments):
+        raise KeyError("nobody thought of this")
+
+    monkeypatch.setattr(cli, "dispatch", broken)
+    assert main([]) == 1
+    assert "a bug in vitexp" in capsys.readouterr().err
+
+
+def test_too_little_memory_says_what_to_lower(monkeypatch, capsys) -> None:
+    def hungry(self, batch, batch_idx):
+        raise torch.OutOfMemoryError("tried to allocate 80 GiB")
+
+    monkeypatch.setattr(Classify, "training_step", hungry)
+    assert main([*SMALL, "quiet=true"]) == 6
+    message = capsys.readouterr().err
+    assert "trainer.accumulate=2" in message
+    assert "lower bs=" in message
+
+
+def test_a_loss_for_independent_classes_trains(tmp_path: Path) -> None:
+    assert main([*SMALL, "task.loss=sigmoid", "augment=strong", "augment.off_epochs=1", "quiet=true"]) == 0
+    assert (tmp_path / "outputs" / "last" / "weights.safetensors").exists()
+
+
+def test_hydra_tells_what_it_found(capsys) -> None:
+    assert main(["--info", "defaults"]) == 0
+    out = capsys.readouterr().out
+    assert "model/vit_nano" in out
+
+
+def test_tab_completes_options_behind_a_verb(monkeypatch, capsys) -> None:
+    line = "vitexp evaluate model=vit_na"
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    main(["-sc", "query=bash"])
+    assert "model=vit_nano" in capsys.readouterr().out.split()
