@@ -13,7 +13,8 @@ def test_every_contender_has_its_row_and_ratio() -> None:
     report = time_regimes(command(*SMALL))
     names = [row[1] for row in report.rows]
     assert names[:4] == ["head", "memory_masked", "memory", "full"]
-    assert names[4:] == ["base", "1 task joined", "4 tasks joined", "10 tasks joined", "4 separate models"]
+    joined = [f"{name}{what}" for name in ("1 task", "4 tasks", "10 tasks") for what in (" joined", " and the base's")]
+    assert names[4:] == ["base", *joined, "4 separate models"]
     assert report.ratios["step of head over head"] == 1.0
     assert report.ratios["4 separate models over base"] > 0
     kept = {row[1]: row[-1] for row in report.rows}
