@@ -50,7 +50,7 @@ def register() -> None:
 def options(group: str, extra: Sequence[Path] = ()) -> list[str]:
     """Names that may stand behind `group=`: its files, in conf/ and in the user's `--config-dir`s."""
     found = {path.stem for root in (conf_dir(), *extra) for path in (root / group).glob("*.yaml")}
-    return sorted(found, key=lambda option: (len(option.split("_")), option))
+    return sorted(found)
 
 
 def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] = ()) -> DictConfig:

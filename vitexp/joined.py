@@ -63,7 +63,7 @@ def predict_joined(command: Command, run: Run, paths: list[Path], *, allowed: tu
     for start in range(0, len(paths), cfg.data.batch_size):
         part = paths[start : start + cfg.data.batch_size]
         with torch.inference_mode():
-            answers = model.answers(torch.stack([data.read_image(path) for path in part]))
+            answers = model.answers(torch.stack([data.read_image(path) for path in part]), base=own is not None)
         for name in classes:
             rows[name] += _label(answers[name], part, classes[name])
     file = run.path / "predictions.csv"

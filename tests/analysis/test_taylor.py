@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from vitexp.analysis.gates import derivatives, gated, open_gates, unit_macs
 from vitexp.analysis.taylor import Plan, Taylor, slice_model
-from vitexp.build import count_macs
+from vitexp.build import build_model, count_macs
+from vitexp.config import compose
 from vitexp.errors import ConfigError
 from vitexp.model.narrow import Narrow
 
@@ -139,3 +140,22 @@ def test_the_picture(tmp_path: Path) -> None:
     assert (tmp_path / "taylor.png").stat().st_size > 10_000
     assert len(analysis.rows(plans)) == 2 * 6
     assert analysis.summary(plans)["macs_left"] == plans[-1].left
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model=swinv2", "model.dim=24", "model.depths=[2,2]", "model.num_heads=[2,2]", "size=16"],
+        ["model=deepvit_16b", "model.dim=24", "model.depth=2", "model.num_heads=2", "size=16"],
+    ],
+    ids=["cosine in windows", "reattention"],
+)
+def test_other_attentions_are_sliced_as_they_are_gated(words: list[str]) -> None:
+    vit, (images, _) = randomise(build_model(compose([*words, "data=fake"]))).double().eval(), data()
+    whole, plan = macs(vit), measured(vit, budget=0.7)[-1]
+    with torch.no_grad(), gated(vit, plan.gates):
+        expected = vit(images)
+    assert (expected - vit(images)).abs().max() > 1e-9, "something was closed"
+    slice_model(vit, plan.gates)
+    torch.testing.assert_close(vit(images), expected, atol=1e-10, rtol=1e-10)
+    assert macs(vit) / whole == pytest.approx(plan.left, abs=1e-12)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from trained import MAPS, assert_only_moves, encoder, random_images, regime, train, trainable
 
+from vitexp.build import build_model
+from vitexp.config import compose
 from vitexp.regime.masked import MaskedMemory, TaskMemory, attention_mask
 from vitexp.regime.memory_masked import new_task
 
@@ -158,6 +160,20 @@ def test_selecting_a_task_changes_the_answer_of_forward() -> None:
         model.selected = index
         torch.testing.assert_close(model(images), model.answers(images)[name], atol=1e-5, rtol=1e-5)
         assert model.num_classes == model(images).shape[1]
+    alone = model.answers(images, base=False)
+    assert list(alone) == ["1", "2"]
+    for name, logits in model.answers(images).items():
+        if name:
+            torch.testing.assert_close(alone[name], logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vit_nano", "deepvit_16b"])
+def test_a_copied_class_token_enters_where_the_bases_own_does(name: str) -> None:
+    cfg = compose([f"model={name}", "data=fake", "model.pool=token", "model.depth=1"])
+    base = build_model(cfg).eval()
+    images = torch.randn(2, 3, 32, 32)
+    model = regime("memory_masked")(base, num_classes=3)
+    torch.testing.assert_close(model._start(base.embed(images)), base.embed(images)[:, :1])
 
 
 def test_no_gradient_enters_the_base_stream() -> None:

@@ -67,7 +67,7 @@ class Cosine(DenseAttention):
         """Keys and values (B or 1, H, M, d) of tokens that are never queries."""
         k, v = super().kv(context)
         if isinstance(self.qkv_projection, KeylessBias):
-            v = v + self.qkv_projection.v_bias.view(self.num_heads, 1, self.head_dim)
+            v = v + self.qkv_projection.v_bias.view(self.num_heads, 1, self.value_dim)
         return k, v
 
     def weights(self, q: Tensor, k: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:

@@ -82,12 +82,11 @@ class MaskedMemory(nn.Module):
         _, tokens = self.encode(images, keep_base=False)
         return self._logits(self.selected, tokens)
 
-    def answers(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits (B, K) of every task by its name, from one pass; the base's own under an empty name."""
-        x, tokens = self.encode(images, keep_base=True)
-        assert x is not None
-        base = self.base.head(self.base.pool(self.base.norm(x)))
-        return {"": base, **{name: self._logits(index, tokens) for index, name in enumerate(self.names)}}
+    def answers(self, images: Tensor, *, base: bool = True) -> dict[str, Tensor]:
+        """Logits (B, K) of every task by its name, from one pass; with `base` also its own, under an empty name."""
+        x, tokens = self.encode(images, keep_base=base)
+        own = {} if x is None else {"": self.base.head(self.base.pool(self.base.norm(x)))}
+        return own | {name: self._logits(index, tokens) for index, name in enumerate(self.names)}
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The maps of the base, which no task changes."""

@@ -60,7 +60,7 @@ def _ratio(
         blocks = np.arange(1, len(curve.nearest) + 1)
         axes.plot(blocks, 100 * curve.nearest, color=color, linewidth=1.0, alpha=0.6)
         line = next(line for line in axes.lines if line.get_label() == _label(key))
-        line.set_label(f"{_label(key)}: {curve.similar} of {len(curve.adjacent)} blocks similar")
+        line.set_label(f"{_label(key)}: {curve.similar} of {np.isfinite(curve.adjacent).sum()} blocks similar")
     axes.axhline(100 * block_ratio, color=GREY, linewidth=1.2, linestyle=(0, (2, 2)))
     axes.set_ylim(-3, 103)
     axes.set_ylabel("similar vectors (%)")

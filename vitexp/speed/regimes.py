@@ -2,12 +2,13 @@
 
 Training: `head`, `memory_masked`, `memory` and `full` take turns on the same images; beside the time stands the memory
 that a step keeps for its backward pass. Inference: the base, 1, 4 and 10 tasks of masked memory joined on it, their
-memories' keys and values computed once, and 4 separate models one after the other. The tasks are random: none of these
-times depends on their values.
+memories' keys and values computed once, without and with the base's own answer, and 4 separate models one after the
+other. The tasks are random: none of these times depends on their values.
 """
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -80,9 +81,10 @@ def _forwards(
     for count in _TASKS:
         joined = _joined(single, count).to(device)
         build.switches(cfg, joined, inference=True)
-        name = f"{count} task{'s' if count > 1 else ''} joined"
-        work[name] = _inference(cfg, joined.answers, images)
-        counts[name] = f"{sum(p.numel() for p in joined.tasks.parameters()):,}"
+        name, added = f"{count} task{'s' if count > 1 else ''}", sum(p.numel() for p in joined.tasks.parameters())
+        for label, base_too in ((f"{name} joined", False), (f"{name} and the base's", True)):
+            work[label] = _inference(cfg, partial(joined.answers, base=base_too), images)
+            counts[label] = f"{added:,}"
     separate = [copy.deepcopy(base) for _ in range(_SEPARATE)]
     work[f"{_SEPARATE} separate models"] = _inference(cfg, lambda x: [model(x) for model in separate], images)
     whole = sum(p.numel() for p in base.parameters())
