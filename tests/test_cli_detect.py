@@ -158,6 +158,6 @@ def test_eight_real_images_are_learnt_by_heart(data_root, tmp_path: Path, monkey
             shutil.copy(source / "train2017" / image["file_name"], tmp_path / split)
         (tmp_path / "annotations" / f"{split}.json").write_text(json.dumps(content))
     monkeypatch.chdir(tmp_path)
-    recipe = ["model=detr_nano", "data=coco_folder", "augment=none", "schedule=cosine", "lr=1e-3", "epochs=500"]
+    recipe = ["model=detr_nano", "data=coco_folder", "augment=none", "schedule=cosine", "lr=1e-3", "epochs=600"]
     assert main([*recipe, f"data.root={tmp_path}", "trainer.validate_every=100", "logger=none"]) == 0
     assert find("last", Path("outputs")).record["metrics"]["test/map_50"] > 0.9

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
+from vitexp.data.image import open_image
 from vitexp.report.draw_boxes import Drawn, draw
 from vitexp.report.screen import say
 from vitexp.run import write_json
@@ -26,7 +26,7 @@ def predict_boxes(task: Any, data: Any, paths: list[Path], classes: list[str], f
     for number, path in enumerate(paths):
         found = _found(task, data, path, classes)
         name = f"{path.stem}.png" if len({p.stem for p in paths}) == len(paths) else f"{number:05d}-{path.stem}.png"
-        _draw(path, found, out / name, classes)
+        _draw(path, found, out / name, data.pixels.max_pixels)
         records.append({"image": str(path), "drawn": name, "detections": found})
     write_json(out / "predictions.json", {"threshold": THRESHOLD, "images": records})
     for record in records[:20]:
@@ -53,7 +53,6 @@ def _found(task: Any, data: Any, path: Path, classes: list[str]) -> list[dict[st
     ]
 
 
-def _draw(path: Path, found: list[dict[str, Any]], out: Path, classes: list[str]) -> None:
+def _draw(path: Path, found: list[dict[str, Any]], out: Path, max_pixels: int) -> None:
     boxes = [Drawn(corners=d["box_xyxy"], text=f"{d['class']} {d['score']:.2f}", colour=d["label"]) for d in found]
-    with Image.open(path) as image:
-        draw(image, boxes).save(out)
+    draw(open_image(path, channels=3, max_pixels=max_pixels), boxes).save(out)
