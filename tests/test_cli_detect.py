@@ -1,4 +1,4 @@
-"""The command on boxes: train, evaluate, predict, kill and resume; overfitting real images; two processes."""
+"""The command on boxes: train, evaluate, predict, kill and resume; overfitting real images."""
 
 import json
 import os
@@ -161,26 +161,3 @@ def test_eight_real_images_are_learnt_by_heart(data_root, tmp_path: Path, monkey
     recipe = ["model=detr_nano", "data=coco_folder", "augment=none", "schedule=cosine", "lr=1e-3", "epochs=500"]
     assert main([*recipe, f"data.root={tmp_path}", "trainer.validate_every=100", "logger=none"]) == 0
     assert find("last", Path("outputs")).record["metrics"]["test/map_50"] > 0.9
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one_on_the_joined_batch(tmp_path: Path, monkeypatch) -> None:
-    """The same samples a step, the same loss: matching, divisors and gradients over two CPU processes."""
-    root = squares(tmp_path / "boxes", counts={"train": 8, "val": 4, "test": 4})
-    arguments = [
-        *TINY,
-        f"data.root={root}",
-        "epochs=1",
-        "trainer.accelerator=cpu",
-        "trainer.log_every=1",
-        "augment=none",
-    ]
-    arguments += ["model.backbone.stem.channels=[]", "model.backbone.stem.patch_size=32"]  # no batch norm
-    losses = []
-    for name, devices in (("one", ["trainer.devices=1"]), ("two", ["trainer.devices=2", "trainer.strategy=ddp_spawn"])):
-        (tmp_path / name).mkdir()
-        monkeypatch.chdir(tmp_path / name)
-        assert main([*arguments, *devices, "quiet=true"]) == 0
-        metrics = find("last", Path("outputs")).record["metrics"]
-        losses.append([metrics[key] for key in ("train/loss", "test/loss", "test/map")])
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)

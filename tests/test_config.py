@@ -59,7 +59,9 @@ def test_mistakes_name_the_way_out(override: str, said: str) -> None:
     assert " +" not in message, "Hydra's advice to add + is never repeated"
 
 
-@pytest.mark.parametrize("override", ["lr=1", "trainer.devices=2", "trainer.ema=0.9", "name=null", "optimizer.lr=${optimizer.weight_decay}"])
+@pytest.mark.parametrize(
+    "override", ["lr=1", "trainer.devices=2", "trainer.ema=0.9", "name=null", "optimizer.lr=${optimizer.weight_decay}"]
+)
 def test_an_int_is_a_float_and_null_and_references_are_free(override: str) -> None:
     compose([override])
 
@@ -71,7 +73,8 @@ def test_bare_paths_need_no_quotes(value: str) -> None:
 
 @pytest.mark.parametrize(("short", "key"), ALIASES.items())
 def test_short_names_mean_their_canonical_key(short: str, key: str) -> None:
-    value = {"lr": 0.5, "wd": 0.5, "bs": 96, "size": 16, "backbone": "vit_s16", "what": "data", "against": "none"}[short]
+    values = {"lr": 0.5, "wd": 0.5, "bs": 96, "size": 16, "backbone": "vit_s16", "what": "data", "against": "none"}
+    value = values[short]
     if short == "backbone":  # a model's name, which becomes its node
         assert OmegaConf.select(compose(["model=detr", f"{short}={value}"]), key).dim == 384
     else:

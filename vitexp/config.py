@@ -5,6 +5,7 @@ options are their files, and the shipped value of a key is its type.
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -93,7 +94,7 @@ def _place_backbone(cfg: DictConfig, search: list[str], extra: Sequence[Path]) -
     node: Any = OmegaConf.to_container(_compose([*search, f"model={name}"]).model, resolve=False)
     if "backbone" in node:
         raise ConfigError(f"backbone={name} is a detector itself; use a classification model such as backbone=vit_ti16")
-    text = OmegaConf.to_yaml(OmegaConf.create(node)).replace("${model.", "${model.backbone.")
+    text = re.sub(r"(\$\{|oc\.select:)model\.", r"\1model.backbone.", OmegaConf.to_yaml(OmegaConf.create(node)))
     cfg.model.backbone = OmegaConf.create(text)
 
 
@@ -226,7 +227,7 @@ def check_option(group: str, option: str, extra: Sequence[Path] = ()) -> None:
 
 
 def _check_type(override: Override, shipped: DictConfig) -> None:
-    """A value keeps the type that the shipped file gives it: an int for a float is fine, null, auto and ${...} are free."""
+    """A value keeps the type that the shipped file gives it: an int for a float will do; null, auto, ${} are free."""
     key, after = override.key_or_group, override.value()
     if key.startswith("hydra") or after is None or "${" in _text(after):
         return

@@ -71,9 +71,10 @@ class Detr(nn.Module):
         self.backbone = backbone
         self.grid = getattr(backbone, "grid", None)
         self.position_tables = {f"backbone.{name}": rows for name, rows in backbone.position_tables.items()}
-        if isinstance(head := getattr(backbone, "head", None), nn.Module):
-            head.requires_grad_(False)  # it is there for checkpoints, and no map depends on it
-        self.project = nn.Conv2d(map_width(backbone), dim, 1)
+        width, idle = last_map(backbone)
+        for name in idle:
+            backbone.get_parameter(name).requires_grad_(False)
+        self.project = nn.Conv2d(width, dim, 1)
         self.position = map_position(position, dim)
         self.queries = nn.Parameter(torch.empty(num_queries, dim))
         options: dict[str, Any] = {"attention": attention, "mlp_dim": mlp_dim, "dropout": dropout}
@@ -167,13 +168,19 @@ class BoxHead(nn.Module):
         return out
 
 
-def map_width(backbone: Any) -> int:
-    """Channels of the backbone's last map: what it says, else what a run on the meta device gives."""
+def last_map(backbone: Any) -> tuple[int, list[str]]:
+    """Channels of the backbone's last map, and the parameters that it does not depend on: a classifier's head, say.
+
+    As a backbone says itself (`dim`, and then it has no such parameters), else by a run on the meta device. What no map
+    depends on is kept, for checkpoints, and frozen, because processes that train together wait for its gradient.
+    """
     if isinstance(dim := getattr(backbone, "dim", None), int):
-        return dim
-    twin = copy.deepcopy(backbone).to("meta").eval()
-    in_channels = next(m.in_channels for m in twin.modules() if isinstance(m, nn.Conv2d))
+        return dim, []
+    twin = copy.deepcopy(backbone).to("meta").eval().requires_grad_(True)
+    in_channels = next(module.in_channels for module in twin.modules() if isinstance(module, nn.Conv2d))
     sides = [cells * backbone.strides[-1] for cells in backbone.grid]
-    with torch.no_grad():
-        features = twin.features(torch.empty(1, in_channels, *sides, device="meta"))
-    return int(features[-1].shape[1])
+    with torch.enable_grad():
+        features = twin.features(torch.empty(1, in_channels, *sides, device="meta"))[-1]
+    names, parameters = zip(*twin.named_parameters(), strict=True)
+    found = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
+    return int(features.shape[1]), [name for name, gradient in zip(names, found, strict=True) if gradient is None]
