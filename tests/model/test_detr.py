@@ -118,6 +118,14 @@ class PatchBackbone(torch.nn.Module):
         return [self.patches(images)]
 
 
+def test_boxes_are_in_full_precision_under_autocast() -> None:
+    model, images = tiny_detr().eval(), torch.randn(1, 3, 64, 64)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model(images)
+    assert (out.logits.dtype, out.boxes_cxcywh.dtype) == (torch.bfloat16, torch.float32)
+    assert out.boxes_cxcywh.isfinite().all()
+
+
 def test_the_gaze_is_a_distribution_over_the_map() -> None:
     looks = tiny_detr().eval().look(torch.randn(2, 3, 64, 96))
     assert looks.shape == (2, 7, 2, 3)

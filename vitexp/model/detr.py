@@ -9,6 +9,7 @@ the box of the layer before, in the space before the sigmoid. Off in DETR.
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -146,7 +147,9 @@ class Detr(nn.Module):
 
     def _boxes(self, read: Tensor) -> Tensor:
         """(L, B, Q, D) -> (L, B, Q, 4)."""
-        offsets = self.head["boxes"](read)
+        # In full precision under autocast too: eight bits of a coordinate would be pixels. Norms give fp32 there.
+        with nullcontext() if read.is_meta else torch.autocast(read.device.type, enabled=False):
+            offsets = self.head["boxes"](read)
         if not self.refine_boxes:
             return offsets.sigmoid()
         boxes = [offsets[0].sigmoid()]
