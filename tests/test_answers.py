@@ -8,6 +8,7 @@ import torch
 
 from vitexp import cli
 from vitexp.cli import main
+from vitexp.interrupt import Interrupted
 from vitexp.task.classify import Classify
 
 SMALL = ["data=fake", "data.sizes=[32,16,16]", "epochs=1", "bs=16", "logger=none"]
@@ -77,6 +78,16 @@ def test_what_vitexp_did_not_foresee_is_a_bug_and_exit_1(monkeypatch, capsys) ->
     monkeypatch.setattr(cli, "dispatch", broken)
     assert main([]) == 1
     assert "a bug in vitexp" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("verb", "resumes"), [("train", True), ("benchmark", False), ("evaluate", False)])
+def test_only_what_can_be_resumed_is_said_to_be(verb: str, resumes: bool, monkeypatch, capsys) -> None:
+    def stopped(arguments):
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(cli, "dispatch", stopped)
+    assert main([verb, "seed=1"]) == 143
+    assert ("vitexp resume" in capsys.readouterr().err) == resumes
 
 
 def test_too_little_memory_says_what_to_lower(monkeypatch, capsys) -> None:

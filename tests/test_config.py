@@ -73,9 +73,8 @@ def test_bare_paths_need_no_quotes(value: str) -> None:
 
 @pytest.mark.parametrize(("short", "key"), ALIASES.items())
 def test_short_names_mean_their_canonical_key(short: str, key: str) -> None:
-    value = {"lr": 0.5, "wd": 0.5, "bs": 96, "size": 16, "backbone": "vit_s16", "what": "data", "against": "none"}[
-        short
-    ]
+    values = {"lr": 0.5, "wd": 0.5, "bs": 96, "size": 16, "backbone": "vit_s16", "what": "data", "against": "none"}
+    value = values[short]
     if short == "backbone":  # a model's name, which becomes its node
         assert OmegaConf.select(compose(["model=detr", f"{short}={value}"]), key).dim == 384
     else:

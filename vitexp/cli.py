@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VitexpError as error:
         return _fail(error)
     except Interrupted as stopped:
-        _say(f"{stopped}; `vitexp resume` continues the run", style="yellow")
+        trains = _split_verb(arguments)[0] in ("train", "resume")
+        _say(f"{stopped}; `vitexp resume` continues the run" if trains else str(stopped), style="yellow")
         return stopped.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

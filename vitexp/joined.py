@@ -15,7 +15,7 @@ from vitexp.command import Command
 from vitexp.concat import base_classes
 from vitexp.errors import ConfigError
 from vitexp.reopen import reopen
-from vitexp.report.screen import print_notes, show
+from vitexp.report.screen import print_notes, say, show
 from vitexp.report.table import predictions_table, value_table
 from vitexp.run import Run, find, write_json
 from vitexp.tasks import CONCAT, rules_of
@@ -48,7 +48,8 @@ def evaluate_joined(command: Command, run: Run) -> dict[str, Any]:
     where.mkdir(exist_ok=True)
     write_json(where / "tasks.json", {"checkpoint": cfg.checkpoint, "metrics": metrics})
     columns = ["task", "images", "test/top1", "alone", "difference"]
-    show(value_table(columns, rows, title=f"{run.name}: {len(rows)} tasks in one model"), quiet=cfg.quiet)
+    say(f"{run.name}: {len(rows)} tasks in one model", quiet=cfg.quiet)
+    show(value_table(columns, rows), quiet=cfg.quiet)
     return metrics
 
 

@@ -11,6 +11,7 @@ from vitexp.cli import main
 from vitexp.config import compose
 from vitexp.regime.head import head
 from vitexp.run import find
+from vitexp.task.classify import Classify
 
 SMALL = ["model=vit_nano", "data=fake", "data.sizes=[48,16,32]", "bs=16", "epochs=2", "logger=none", "quiet=true"]
 
@@ -22,12 +23,17 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_same_result_as_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    runs = []
+    runs, seen = [], []
+    step = Classify.training_step
+    monkeypatch.setattr(
+        Classify, "training_step", lambda self, batch, index: (seen.append(batch[0].ndim), step(self, batch, index))[1]
+    )
     for cache in ("true", "false"):
         assert main([*SMALL, "regime=head", f"regime.cache={cache}", "augment=none", "lr=0.1"]) == 0
         run = find("last", Path("outputs"))
         runs.append((run.record["metrics"], load_file(run.path / "weights.safetensors")))
     (cached, weights), (plain, expected) = runs
+    assert seen == [2] * 6 + [4] * 6
     assert weights.keys() == expected.keys()
     assert expected["head.weight"].abs().max() > 0.05
     for name, tensor in expected.items():

@@ -43,3 +43,12 @@ def test_images_are_scikit_learns(data_module: Make) -> None:
     theirs = torch.from_numpy(load_digits().images[first])
     assert torch.allclose(source.images[0, 0].double() * 16 / 255, theirs, atol=0.04)  # type: ignore[union-attr]
     assert int(source.labels[0]) == load_digits().target[first]
+
+
+def test_grey_digits_as_rgb(data_module: Make) -> None:
+    module = data_module(
+        "data=digits", "data.channels=3", "data.mean=[0.5,0.4,0.3]", "data.std=[0.2,0.2,0.2]", "size=16"
+    )
+    images, _ = next(iter(module.train_dataloader()))
+    assert images.shape[1:] == (3, 16, 16)
+    torch.testing.assert_close(images[:, 0] * 0.2 + 0.5, images[:, 2] * 0.2 + 0.3)

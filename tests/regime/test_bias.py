@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from trained import assert_only_moves, encoder, regime, trainable
+from trained import assert_only_moves, count, encoder, regime, trainable, vit_b32
 
 from vitexp.errors import ConfigError
 from vitexp.model.classifier import Classifier
@@ -16,6 +16,12 @@ def test_exactly_head_and_biases_train() -> None:
     assert len(names) > 10
     assert trainable(model) == names
     assert_only_moves(model, names)
+
+
+def test_count_of_vit_b32() -> None:
+    assert (
+        count(regime("bias")(vit_b32(), num_classes=100)) == 12 * (2304 + 768 + 3072 + 768 + 2 * 768) + 2 * 768 + 76_900
+    )
 
 
 def test_biases_do_not_decay() -> None:

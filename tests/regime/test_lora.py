@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from trained import assert_only_moves, encoder, random_images, regime, train, trainable
+from trained import assert_only_moves, count, encoder, random_images, regime, train, trainable, vit_b32
 
 from vitexp.errors import ConfigError
 
@@ -19,6 +19,10 @@ def test_starts_as_the_base_and_trains_only_its_parts() -> None:
     names = {f"blocks.{i}.attention.qkv_projection.lora_{part}.default.weight" for i in (0, 1) for part in "AB"}
     assert trainable(model) == names | {"head.weight", "head.bias"}
     assert_only_moves(model, names | {"head.weight", "head.bias"})
+
+
+def test_count_of_vit_b32() -> None:
+    assert count(regime("lora")(vit_b32(), num_classes=100)) == 12 * 8 * (768 + 3 * 768) + 76_900
 
 
 def test_the_change_is_of_low_rank_and_scaled() -> None:

@@ -31,10 +31,12 @@ def require_still(augment: Any) -> None:
 class Embed(Callback):
     """Before the first step, put the features of the splits `train` and `val` where the data module looks for them."""
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The model is on its device now."""
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Not later: the number of steps is asked for, and with it the loaders made, before the fit starts."""
+        if stage != "fit":
+            return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        model: Any = pl_module.model
+        model: Any = pl_module.model.to(trainer.strategy.root_device)
         for split in ("train", "val"):
             if len(data.source(split)):
                 with torch.no_grad(), trainer.precision_plugin.forward_context():

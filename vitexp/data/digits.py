@@ -34,6 +34,7 @@ class Digits(ImageData):
 
         values, labels = load_digits(return_X_y=True)
         images = np.rint(values.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
+        images = images.repeat(self.channels, axis=1)  # grey as RGB, for a model trained on photographs
         whole = memory_source(images, labels, num_classes=10, where="scikit-learn's digits")
         learn, test = hold_out(whole.labels, TEST_SIZE / len(whole))
         if part == "test":

@@ -42,6 +42,9 @@ def against(rows: Sequence[Mapping[str, Any]], out: Path, *, title: str = "") ->
         values = [x for curve in found.values() for x, _, _ in curve]
         if min(values) > 0 and max(values) >= 10 * min(values):
             axes.set_xscale("log")
+            ticks = sorted(set(values))  # the numbers that were swept: powers of ten would need math text
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.set_xticks([], minor=True)
         axes.set_title(elide(title, 90))
         axes.set_xlabel(key)
         axes.set_ylabel("top-1 (%)")
