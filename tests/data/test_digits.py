@@ -47,7 +47,7 @@ def test_images_are_scikit_learns(data_module: Make) -> None:
 
 def test_grey_digits_as_rgb(data_module: Make) -> None:
     module = data_module(
-        "data=digits", "data.channels=3", "data.mean=[0.5,0.4,0.3]", "data.std=[0.2,0.2,0.2]", "size=16"
+        "data=digits", "data.channels=3", "data.mean=[0.5,0.4,0.3]", "data.std=[0.2,0.2,0.2]", "data.image_size=16"
     )
     images, _ = next(iter(module.train_dataloader()))
     assert images.shape[1:] == (3, 16, 16)

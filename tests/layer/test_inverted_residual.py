@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from vitexp.layer.inverted_residual import InvertedResidual, nearest_multiple
+from vitexp.layer.silu import Silu
 
 
 @pytest.mark.parametrize(("channels", "stride", "residual"), [(8, 1, True), (8, 2, False), (16, 1, False)])
@@ -22,7 +23,7 @@ def test_input_is_added_where_shapes_agree(channels, stride, residual):
 def test_hidden_width_and_activations():
     block = InvertedResidual(12, 12, stride=1, expansion=4)
     assert block.depthwise.conv.groups == block.depthwise.conv.in_channels == 48
-    assert isinstance(block.expand.activation, nn.SiLU)
+    assert isinstance(block.expand.activation, Silu)
     assert isinstance(block.project.activation, nn.Identity)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-PART_BYTES = 4 * 2**20  # of the largest map of a part, for each thread; 2 to 8 MiB were alike on server processors
+PART_BYTES = 4 * 2**20  # of a part's largest map, for each thread; 2 to 8 MiB were alike on an EPYC
 
 
 def in_parts(function: Callable[[Tensor], Tensor], images: Tensor, *, bytes_per_image: int) -> Tensor:

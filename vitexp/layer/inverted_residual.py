@@ -1,12 +1,10 @@
 """The inverted residual of MobileNetV2 (Sandler et al. 2018, section 3.3), with SiLU, as MobileViT uses it."""
 
-from functools import partial
-
 from torch import Tensor, nn
 
 from vitexp.layer.conv_norm import ConvNorm
+from vitexp.layer.silu import Silu
 
-silu = partial(nn.SiLU, inplace=True)
 _CHANNEL_MULTIPLE = 8
 
 
@@ -19,8 +17,8 @@ class InvertedResidual(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, expansion: float) -> None:
         super().__init__()
         hidden = nearest_multiple(in_channels * expansion, _CHANNEL_MULTIPLE)
-        self.expand = ConvNorm(in_channels, hidden, activation=silu)
-        self.depthwise = ConvNorm(hidden, hidden, 3, stride=stride, groups=hidden, activation=silu)
+        self.expand = ConvNorm(in_channels, hidden, activation=Silu)
+        self.depthwise = ConvNorm(hidden, hidden, 3, stride=stride, groups=hidden, activation=Silu)
         self.project = ConvNorm(hidden, out_channels)
         self.is_residual = stride == 1 and in_channels == out_channels
 

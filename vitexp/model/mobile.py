@@ -15,7 +15,8 @@ from vitexp.attention.base import variant_class
 from vitexp.errors import ConfigError
 from vitexp.layer.conv_norm import ConvNorm
 from vitexp.layer.in_parts import in_parts
-from vitexp.layer.inverted_residual import InvertedResidual, silu
+from vitexp.layer.inverted_residual import InvertedResidual
+from vitexp.layer.silu import Silu
 from vitexp.model.classifier import Pyramid
 
 SIDE = 2  # pixels a side of the patches, in every published MobileViT
@@ -43,7 +44,7 @@ class SetLayer(nn.Module):
         self.norm2 = norm(dim)
         self.mlp = nn.Sequential()
         self.mlp.add_module("fc1", nn.Linear(dim, hidden))
-        self.mlp.add_module("activation", silu())
+        self.mlp.add_module("activation", Silu())
         self.mlp.add_module("fc2", nn.Linear(hidden, dim))
         self.dropout = nn.Dropout(dropout)
 
@@ -89,7 +90,7 @@ class MobilePyramid(Pyramid):
         strides = (1, *early[1:], 2, 2)  # of the first inverted residual of each stage
         self.num_classes = num_classes
         self.position_tables = {}
-        self.stem = ConvNorm(in_channels, channels[0], 3, stride=early[0], activation=silu)
+        self.stem = ConvNorm(in_channels, channels[0], 3, stride=early[0], activation=Silu)
         self.strides = _products(early[0], strides)
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.grid = (-(-height // self.strides[-1]), -(-width // self.strides[-1]))

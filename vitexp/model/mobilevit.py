@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitexp.layer.conv_norm import ConvNorm
-from vitexp.layer.inverted_residual import silu
 from vitexp.layer.pixel_sets import join_sets, split_sets
+from vitexp.layer.silu import Silu
 from vitexp.model.mobile import SIDE, MobilePyramid, SetLayer, even
 
 
@@ -28,12 +28,12 @@ class MobileBlock(nn.Module):
 
     def __init__(self, channels: int, dim: int, depth: int, *, layer: Callable[[int], nn.Module]) -> None:
         super().__init__()
-        self.local = ConvNorm(channels, channels, 3, activation=silu)
+        self.local = ConvNorm(channels, channels, 3, activation=Silu)
         self.enter = nn.Conv2d(channels, dim, 1, bias=False)
         self.layers = nn.Sequential(*(layer(dim) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim)
-        self.leave = ConvNorm(dim, channels, activation=silu)
-        self.fusion = ConvNorm(2 * channels, channels, 3, activation=silu)
+        self.leave = ConvNorm(dim, channels, activation=Silu)
+        self.fusion = ConvNorm(2 * channels, channels, 3, activation=Silu)
 
     def forward(self, x: Tensor) -> Tensor:
         seen = self.enter(self.local(x))
@@ -93,7 +93,7 @@ class MobileViT(MobilePyramid):
             attention=attention,
             make_block=partial(MobileBlock, layer=make_layer),
         )
-        self.last = ConvNorm(channels[-2], channels[-1], activation=silu)
+        self.last = ConvNorm(channels[-2], channels[-1], activation=Silu)
         self.dropout = nn.Dropout(head_dropout)
         self.head = nn.Linear(channels[-1], num_classes)
         self.apply(start)
