@@ -76,7 +76,7 @@ class FrozenBottleneck(resnet.Bottleneck):
         out = normed(out, self.conv3, self.bn3)
         if self.downsample is not None:
             x = normed(x, self.downsample[0], self.downsample[1])
-        return F.relu(out + x, inplace=True)
+        return F.relu(out.add_(x), inplace=True)
 
     def fuse(self) -> None:
         """Fold for good."""

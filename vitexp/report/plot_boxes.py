@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vitexp.report.draw_boxes import Drawn, draw, enlarged
+from vitexp.report.draw_boxes import COLOURS, Drawn, draw, enlarged
 from vitexp.report.figure import BLUE, GREEN, VERMILION, figure
 from vitexp.report.text import elide
 
@@ -54,7 +54,6 @@ def boxes_grid(
             axes.set_axis_off()
             if tile < count:
                 axes.imshow(_with_boxes(images[tile], boxes[tile]))
-                axes.set_xlabel("")
                 axes.text(0.5, -0.02, elide(captions[tile], 44), ha="center", va="top", transform=axes.transAxes)
         grid[0, 0].set_title(elide(title, 28 * columns))
     return out
@@ -119,19 +118,24 @@ def _with_boxes(pixels: np.ndarray, boxes: Sequence[Drawn]) -> np.ndarray:
 
 
 def _overlay(axes: "Axes", pixels: np.ndarray, box: Drawn, weights: np.ndarray) -> None:
+    from matplotlib.patches import Rectangle
+
     height, width = pixels.shape[-2:]
-    dark = (0.55 * _with_boxes(pixels, [box])).astype(np.uint8)
     extent = (0.0, float(width), float(height), 0.0)
-    axes.imshow(dark, extent=extent)
+    axes.imshow((0.55 * _with_boxes(pixels, [])).astype(np.uint8), extent=extent)
     share = weights / max(float(weights.max()), 1e-12)
     axes.imshow(share, extent=extent, cmap="inferno", alpha=0.75 * share, interpolation="bilinear")
+    left, top, right, bottom = box.corners
+    colour, _ = COLOURS[box.colour % len(COLOURS)]
+    axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=2))
+    axes.text(0.5, -0.02, elide(box.text, 24), ha="center", va="top", transform=axes.transAxes)
 
 
 def _centres(axes: "Axes", boxes: np.ndarray, query: int) -> None:
     x, y, width, height = boxes.T
     large = width * height > _LARGE
     colours = np.where(~large, GREEN, np.where(width > height, VERMILION, BLUE))
-    axes.scatter(x, y, s=7, c=colours.tolist(), alpha=0.7, linewidths=0)
+    axes.scatter(x, y, s=max(4.0, 30 - len(boxes) / 10), c=colours.tolist(), alpha=0.7, linewidths=0)
     axes.set_xlim(0, 1)
     axes.set_ylim(1, 0)
     axes.set_aspect("equal")
