@@ -39,6 +39,17 @@ def test_timm_loads_the_file_strictly(weights: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(ours(images), peer(images), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("size", "warned"), [(32, True), (224, False)])
+def test_a_stem_of_other_strides_than_timms_is_told(size: int, warned: bool, tmp_path: Path, capsys) -> None:
+    """The tensors fit timm's model all the same, so nothing else would say that it computes something else."""
+    words = ["model=efficientvit_m0", "data=fake", f"size={size}"]
+    file, out = tmp_path / "ours.pth", tmp_path / "timm.safetensors"
+    torch.save(vitexp.build_model(vitexp.compose(words)).state_dict(), file)
+    assert main(["export", *words, f"checkpoint={file}", "to=timm", f"file={out}"]) == 0
+    said = capsys.readouterr().out
+    assert ("strides 4, 8, 16, in timm's model 16, 32, 64" in said) == warned
+
+
 def test_our_own_file_keeps_what_the_weights_said_of_themselves(weights: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     assert run(weights, "model=vit_ti16", "model.depth=2", f"file={first}") == 0

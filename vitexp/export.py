@@ -62,7 +62,24 @@ def _to_timm(cfg: DictConfig, model: nn.Module, file: Path) -> str:
     save_tensors(tensors, file, {"format": "pt", **_metadata(cfg)})
     peer = cfg.reference.timm or "<the model of this geometry>"
     options = f"num_classes={cfg.data.num_classes}, in_chans={cfg.data.channels}, checkpoint_path=..."
-    return f"{len(tensors)} tensors; timm.create_model('{peer}', {options})"
+    return f"{len(tensors)} tensors; timm.create_model('{peer}', {options}){_other_strides(cfg, model)}"
+
+
+def _other_strides(cfg: DictConfig, model: Any) -> str:
+    """What to tell where the small-image rule changed a stride: timm loads the tensors and computes something else."""
+    if not cfg.reference.image_size:
+        return ""
+    published = cfg.copy()
+    published.data.image_size = cfg.reference.image_size
+    with torch.device("meta"):
+        strides = build.make(published.model).strides
+    if strides == model.strides:
+        return ""
+    given, theirs = (", ".join(map(str, values)) for values in (model.strides, strides))
+    return (
+        f"; beware: at {cfg.data.image_size} pixels the maps have strides {given}, in timm's model {theirs}:"
+        " it computes the same logits only with its first strides changed to these"
+    )
 
 
 def _to_onnx(cfg: DictConfig, model: nn.Module, file: Path) -> str:
