@@ -9,7 +9,7 @@ from commands import command
 from tiny import conv_stem, tiny_vit
 
 from vitexp.errors import ConfigError
-from vitexp.speed.model import awake, native, require_equal, time_model
+from vitexp.speed.model import awake, native, require_equal, time_model, without_drops
 
 SMALL = ["data=fake", "bs=2", "size=32", "benchmark.repeats=1", "against=none"]
 
@@ -43,6 +43,20 @@ def test_timms_model_takes_our_weights() -> None:
     report = time_model(command("model=vit_ti16", "data=fake", "bs=1", "size=112", "benchmark.repeats=1"))
     assert [row[1] for row in report.rows] == ["timm", "plain", "vitexp"] * 2
     assert report.columns[-1] == "× timm"
+
+
+@pytest.mark.parametrize("model", ["mobilevit_xxs", "mobilevitv2_050", "efficientvit_m0", "swinv2"])
+def test_every_family_is_still_timms_model_after_its_training_steps(model: str) -> None:
+    pytest.importorskip("timm")
+    size = "size=224" if model.startswith("efficient") else "size=64"
+    report = time_model(command(f"model={model}", "bs=2", size, "benchmark.repeats=1"))
+    assert [row[1] for row in report.rows] == ["timm", "plain", "vitexp"] * 2
+
+
+def test_nothing_is_dropped_while_timed() -> None:
+    model = without_drops(tiny_vit(dropout=0.5, drop_path_rate=0.5)).train()
+    images = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(model(images), model(images), rtol=0, atol=0)
 
 
 def test_another_model_is_no_peer() -> None:

@@ -2,8 +2,8 @@
 
 Three contenders take turns on the same images: timm's model in a bare loop, ours in the same bare loop (`plain`), and
 ours as `vitexp evaluate` and `vitexp train` run it, with memory layout, folded norms and compilation. Our weights are
-loaded into timm's model first and the outputs compared, for a time means nothing unless the work is the same, and the
-time of a kernel depends on the numbers it meets.
+loaded into timm's model first and the outputs compared, and nothing is dropped in training, for a time means nothing
+unless the work is the same, and the time of a kernel depends on the numbers it meets.
 """
 
 import copy
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitexp import build
+from vitexp.attention.base import DenseAttention
 from vitexp.checkpoint.load import export_names
 from vitexp.command import Command
 from vitexp.errors import ConfigError
+from vitexp.layer.drop_path import DropPath
 from vitexp.speed.place import autocast, device_of, place_name, waiting
 from vitexp.speed.report import TIMES, Report, milliseconds
 from vitexp.timing import alternate
@@ -36,16 +38,19 @@ def time_model(command: Command) -> Report:
     cfg = native(command)
     device, title = device_of(cfg), _title(cfg)
     torch.manual_seed(cfg.seed)
-    ours = awake(build.build_model(cfg))
+    ours = without_drops(awake(build.build_model(cfg)))
     shape = (cfg.data.batch_size, cfg.data.channels, cfg.data.image_size, cfg.data.image_size)
     images, labels = torch.randn(shape, device=device), torch.arange(shape[0], device=device) % cfg.data.num_classes
     models = {**_peer(cfg, ours), "plain": copy.deepcopy(ours), "vitexp": ours}
     models = {name: model.to(device) for name, model in models.items()}
     require_equal(models, images, cfg)
+    start = {name: copy.deepcopy(model.state_dict()) for name, model in models.items()}
     rows: list[tuple[object, ...]] = []
     ratios: dict[str, float] = {}
     # Training first: evaluation folds the norms away.
     for what, inference in (("training step", False), ("forward", True)):
+        for name, model in models.items():  # steps magnify rounding, so that trained copies would differ
+            model.load_state_dict(start[name])
         build.switches(cfg, ours, inference=inference)
         require_equal(models, images, cfg)
         work = {
@@ -92,6 +97,18 @@ def awake(model: nn.Module) -> nn.Module:
             module.running_var.uniform_(0.5, 1.5)
         if isinstance(gain, Tensor) and gain.ndim == 1 and not gain.any():
             gain.fill_(1.0)
+    return model
+
+
+def without_drops(model: nn.Module) -> nn.Module:
+    """No dropout and no dropped paths: codes differ in their defaults, and a branch that is dropped costs no time."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(module, DropPath):
+            module.rate = 0.0
+        elif isinstance(module, DenseAttention):
+            module.dropout_rate = 0.0
     return model
 
 
