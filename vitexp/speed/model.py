@@ -48,7 +48,8 @@ def time_model(command: Command) -> Report:
     ratios: dict[str, float] = {}
     # The forward first, as in a process that only evaluates: after training steps the heap is large, and memory
     # that stays mapped hides what a forward with many large intermediates costs. Folding norms takes a copy.
-    for what, inference in (("forward", True), ("training step", False)):
+    modes = (("forward", True), ("training step", False)) if trains(ours, batch=shape[0]) else (("forward", True),)
+    for what, inference in modes:
         timed = {**models, "vitexp": copy.deepcopy(ours)}
         build.switches(cfg, timed["vitexp"], inference=inference)
         require_equal(timed, images, cfg)
@@ -64,6 +65,11 @@ def time_model(command: Command) -> Report:
         ratios[f"{what} over plain"] = timings["plain"].seconds / timings["vitexp"].seconds
     first = next(iter(models))
     return Report(title, ("", "", *TIMES, "img/s", f"× {first}"), rows, ratios)
+
+
+def trains(model: nn.Module, *, batch: int) -> bool:
+    """Whether a training step of `batch` images exists: a batch norm of vectors has no statistics of a single one."""
+    return batch > 1 or not any(isinstance(module, nn.BatchNorm1d) for module in model.modules())
 
 
 def native(command: Command) -> DictConfig:
