@@ -23,10 +23,11 @@ def test_equal_to_torchs_convolution(bias: bool, layout: torch.memory_format) ->
     torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-5, atol=1e-5)
 
 
-def test_channels_last_maps_are_multiplied_not_convolved() -> None:
-    layer, images = PointConv(6, 4, bias=True), torch.randn(2, 6, 5, 3).to(memory_format=torch.channels_last)
+@pytest.mark.parametrize(("count", "multiplied"), [(2, True), (16, False)])
+def test_few_channels_last_images_are_multiplied_not_convolved(count: int, multiplied: bool) -> None:
+    layer, images = PointConv(6, 4, bias=True), torch.randn(count, 6, 5, 3).to(memory_format=torch.channels_last)
     with torch.profiler.profile() as profile:
         layer(images)
     names = {event.key for event in profile.key_averages()}
-    assert "aten::linear" in names
-    assert not any("conv" in name for name in names)
+    assert ("aten::linear" in names) == multiplied
+    assert any("conv" in name for name in names) != multiplied
