@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 _ONEDNN_IMAGES = 16
 
 
@@ -20,8 +19,10 @@ class PointConv(nn.Conv2d):
         super().__init__(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        # A compiler chooses kernels itself, and a batch of any size must stay one in an exported model.
-        if torch.compiler.is_compiling() or x.device.type != "cpu" or len(x) >= _ONEDNN_IMAGES:
+        # Compilers choose kernels themselves, and what is traced or exported must not depend on this batch's size.
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return super().forward(x)
+        if x.device.type != "cpu" or len(x) >= _ONEDNN_IMAGES:
             return super().forward(x)
         if not x.is_contiguous(memory_format=torch.channels_last):
             return super().forward(x)
