@@ -20,6 +20,7 @@ class QkNorm(DenseAttention):
         eps: of the norms.
     """
 
+    takes_documents = True
     narrows: ClassVar[bool] = False  # heads share the norms, so none can lose channels of its own
 
     def __init__(
