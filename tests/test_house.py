@@ -32,7 +32,7 @@ ARROWS = {
     "config": {"command", "schema", "rules"},
     "run": {"config", "interrupt"},
     "checkpoint": {"run", "layer"},
-    "callback": {"analysis", "checkpoint", "interrupt", "report", "seeding"},
+    "callback": {"analysis", "checkpoint", "interrupt", "packed", "report", "seeding"},
     "build": {"checkpoint", "seeding"},
     "reopen": {"config", "run"},
     "command": set(),

@@ -56,4 +56,4 @@ def tokens_of(image: Tensor, kept: Any = None) -> tuple[Tensor, Tensor, tuple[in
 
 
 def packed(rows: list[list[Tensor]], length: int = 32) -> PackedImages:
-    return pack_images([[tokens_of(image) for image in row] for row in rows], length=length)
+    return pack_images([[tokens_of(image) for image in row] for row in rows], length=length, patch_size=PATCH)

@@ -4,11 +4,13 @@ B sequences, L tokens each, K images a sequence at most, P pixels a side of a pa
 images in the order of their labels: sequence by sequence, and within one from its start; padding is at the end.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,6 +29,7 @@ class PackedImages:
     grids: Tensor
     owner: Tensor
     lengths: tuple[tuple[int, ...], ...]
+    patch_size: int
     weight: float = 1.0
 
     def __len__(self) -> int:
@@ -42,6 +45,27 @@ class PackedImages:
         """Share of the tokens that are padding."""
         return 1 - self.num_tokens / self.owner.numel()
 
+    def pictures(self, which: Sequence[int], side: int) -> Tensor:
+        """Images by number as they are shown, (n, C, side, side): the longer side fills a square, all else is 0.
+
+        What was dropped or is beside the image is 0, the mean colour.
+        """
+        starts = [(row, sum(images[:slot])) for row, images in enumerate(self.lengths) for slot in range(len(images))]
+        counts = [count for images in self.lengths for count in images]
+        drawn = [self._picture(*starts[image], counts[image], side) for image in which]
+        channels = self.patches.shape[2] // self.patch_size**2
+        return torch.stack(drawn) if drawn else self.patches.new_zeros(0, channels, side, side)
+
+    def _picture(self, row: int, start: int, count: int, side: int) -> Tensor:
+        patch, here = self.patch_size, slice(start, start + count)
+        height, width = self.grids[row, start].tolist()
+        longest = max(height, width)
+        canvas = self.patches.new_zeros(longest, longest, self.patches.shape[2])
+        rows, columns = self.places[row, here].unbind(1)
+        canvas[rows, columns] = self.patches[row, here]
+        pixels = canvas.unflatten(2, (-1, patch, patch)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+        return F.interpolate(pixels[None], (side, side), mode="nearest")[0]
+
     def to(self, device: Any, **options: Any) -> "PackedImages":
         """The same on a device."""
         names = ("patches", "places", "grids", "owner")
@@ -49,7 +73,7 @@ class PackedImages:
 
 
 def pack_images(
-    sequences: list[list[tuple[Tensor, Tensor, tuple[int, int]]]], *, length: int, weight: float = 1.0
+    sequences: list[list[tuple[Tensor, Tensor, tuple[int, int]]]], *, length: int, patch_size: int, weight: float = 1.0
 ) -> PackedImages:
     """Images as (patches (n, C * P * P), places (n, 2), grid) in sequences of `length` tokens."""
     first = sequences[0][0][0]
@@ -66,7 +90,9 @@ def pack_images(
             grids[row, here] = torch.tensor(grid)
             start += len(tokens)
     lengths = tuple(tuple(len(tokens) for tokens, _, _ in images) for images in sequences)
-    return PackedImages(patches=patches, places=places, grids=grids, owner=owner, lengths=lengths, weight=weight)
+    return PackedImages(
+        patches=patches, places=places, grids=grids, owner=owner, lengths=lengths, patch_size=patch_size, weight=weight
+    )
 
 
 def to_patches(images: Tensor, patch_size: int) -> Tensor:

@@ -91,14 +91,14 @@ def test_padding_and_companions_have_no_influence(kernel):
 def test_the_order_of_tokens_and_dropping_none(kernel):
     model, (a, b, *_) = tiny_navit(kernel=kernel), images()
     shuffled = torch.randperm(16, generator=torch.Generator().manual_seed(3))
-    batch = pack_images([[tokens_of(a), tokens_of(b, shuffled)]], length=32)
+    batch = pack_images([[tokens_of(a), tokens_of(b, shuffled)]], length=32, patch_size=PATCH)
     torch.testing.assert_close(model(batch), alone(model, [a, b]), **CLOSE)
 
 
 def test_a_token_keeps_its_place_when_others_are_dropped():
     model, (_, b, *_) = tiny_navit(), images()
     kept = torch.tensor([1, 6, 11, 15])
-    (row,) = model(pack_images([[tokens_of(b, kept)]], length=8))
+    (row,) = model(pack_images([[tokens_of(b, kept)]], length=8, patch_size=PATCH))
     tokens = (model.stem(b[None]).flatten(2).mT + model.position(grid_places((4, 4)), torch.full((16, 2), 4)))[:, kept]
     for block in model.blocks:
         tokens = block(tokens)
