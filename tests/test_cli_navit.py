@@ -16,7 +16,7 @@ SMALL = [
     "model=navit_nano",
     "model.depth=2",
     "data=fake",
-    "data.sizes=[96,32,32]",
+    "data.sizes=[192,32,32]",
     "epochs=2",
     "bs=16",
     "logger=none",
@@ -43,7 +43,7 @@ def test_a_run_says_how_full_and_how_fast(trained: Path) -> None:
     assert len(rows) == 2
     assert 0 <= float(rows[-1]["train/padding_rate"]) < 0.5
     assert float(rows[-1]["train/tokens_per_s"]) > float(rows[-1]["train/images_per_s"]) > 0
-    assert float(rows[-1]["train/tokens"]) > float(rows[0]["train/tokens"]) > 96
+    assert float(rows[-1]["train/tokens"]) > float(rows[0]["train/tokens"]) > 192
     assert float(rows[-1]["train/shrunk"]) == 0
     assert {"batch", "confusion", "loss"} <= {path.stem for path in (run / "plots").iterdir()}
 

@@ -38,7 +38,8 @@ class Throughput(Callback):
         if isinstance(images, PackedImages):
             tokens, cells = images.num_tokens, images.owner.numel()
         else:
-            patch = pl_module.model.strides[0] if hasattr(pl_module.model, "strides") else 1
+            model: Any = pl_module.model
+            patch = model.strides[0] if hasattr(model, "strides") else 1
             tokens = cells = len(images) * (images.shape[-2] // patch) * (images.shape[-1] // patch)
         self._tokens, self._cells, self._total = self._tokens + tokens, self._cells + cells, self._total + tokens
         self._session[0] += tokens
