@@ -23,6 +23,7 @@ from vitexp.callback.progress import Progress
 from vitexp.callback.safe_point import SafePoint
 from vitexp.callback.step_keys import StepKeys
 from vitexp.callback.step_log import StepLog
+from vitexp.callback.throughput import Throughput
 from vitexp.checkpoint.adapter import is_whole, trained_names
 from vitexp.checkpoint.safe_io import BEST, SafeCheckpointIO, newest
 from vitexp.checkpoint.write import save_weights
@@ -113,6 +114,7 @@ def _callbacks(cfg: DictConfig, run: Run, data: Any) -> list[Callback]:
         finite,
         *average,
         StepLog(every=settings.log_every),
+        *([Throughput()] if cfg.data.get("sampler", "fixed") != "fixed" else []),
         pictures_of(cfg.chosen.task),
         *watch(cfg, run, data),
         *([Embed()] if cfg.regime.get("cache") else []),
