@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vitexp.report.figure import GREY, SERIES, figure, footnote
+from vitexp.report.figure import GREY, figure, footnote, strokes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +56,7 @@ def _ratio(
     axes: "Axes", curves: Mapping[tuple[str, str], BlockCurves], tau: float, block_ratio: float, nearest: int
 ) -> None:
     _lines(axes, {key: 100 * c.adjacent for key, c in curves.items()}, first=2, legend=False)
-    for (key, curve), (color, _, _) in zip(curves.items(), SERIES, strict=False):
+    for (key, curve), (color, _, _) in zip(curves.items(), strokes(len(curves)), strict=True):
         blocks = np.arange(1, len(curve.nearest) + 1)
         axes.plot(blocks, 100 * curve.nearest, color=color, linewidth=1.0, alpha=0.6)
         line = next(line for line in axes.lines if line.get_label() == _label(key))
@@ -73,7 +73,7 @@ def _ratio(
 def _inside(axes: "Axes", curves: Mapping[tuple[str, str], BlockCurves]) -> None:
     """Heads within a block, solid markers; output tokens of neighbours, hollow."""
     labels = set()
-    for (key, curve), (color, marker, line) in zip(curves.items(), SERIES, strict=False):
+    for (key, curve), (color, marker, line) in zip(curves.items(), strokes(len(curves)), strict=True):
         blocks = np.arange(1, len(curve.heads) + 1)
         axes.plot(blocks, curve.heads, line, color=color, marker=marker, label=f"heads, {_label(key)}")
         if key[0] not in labels:
@@ -103,7 +103,7 @@ def _pairs(axes: "Axes", curves: Mapping[tuple[str, str], BlockCurves], tau: flo
 
 
 def _lines(axes: "Axes", curves: Mapping[tuple[str, str], np.ndarray], *, first: int, legend: bool = True) -> None:
-    for (key, values), (color, marker, line) in zip(curves.items(), SERIES, strict=False):
+    for (key, values), (color, marker, line) in zip(curves.items(), strokes(len(curves)), strict=True):
         blocks = np.arange(first, len(values) + first)
         axes.plot(blocks, values, line, color=color, marker=marker, label=_label(key))
     _by_block(axes)

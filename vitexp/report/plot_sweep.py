@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from vitexp.report.figure import SERIES, figure
+from vitexp.report.figure import figure, strokes
 from vitexp.report.text import elide
 
 _METRIC = "test/top1"
@@ -33,8 +33,7 @@ def against(rows: Sequence[Mapping[str, Any]], out: Path, *, title: str = "") ->
         return None
     with figure(out, headline=f"Test accuracy against {key}", size=(8.0, 5.0)) as drawing:
         axes = drawing.add_subplot()
-        for index, (name, curve) in enumerate(found.items()):
-            color, marker, line = SERIES[index % len(SERIES)]
+        for (name, curve), (color, marker, line) in zip(found.items(), strokes(len(found)), strict=True):
             x, mean, spread = zip(*curve, strict=True)
             label = elide(name, 40) or None
             height, bar = [100 * m for m in mean], [100 * s for s in spread]
