@@ -71,20 +71,18 @@ def _ratio(
 
 
 def _inside(axes: "Axes", curves: Mapping[tuple[str, str], BlockCurves]) -> None:
-    """Heads within a block, solid markers; output tokens of neighbours, hollow."""
+    """Heads within a block, filled markers; output tokens of neighbours, hollow; colours as in the panel above."""
     labels = set()
     for (key, curve), (color, marker, line) in zip(curves.items(), strokes(len(curves)), strict=True):
         blocks = np.arange(1, len(curve.heads) + 1)
-        axes.plot(blocks, curve.heads, line, color=color, marker=marker, label=f"heads, {_label(key)}")
+        axes.plot(blocks, curve.heads, line, color=color, marker=marker)
         if key[0] not in labels:
             depth = np.arange(2, len(curve.tokens) + 2)
-            label = f"output tokens, {key[0]}"
-            axes.plot(depth, curve.tokens, line, color=color, marker=marker, mfc="white", lw=1.2, label=label)
+            axes.plot(depth, curve.tokens, line, color=color, marker=marker, mfc="white", lw=1.2)
         labels.add(key[0])
     _by_block(axes)
     axes.set_ylabel("mean cosine")
-    axes.set_title("between heads of a block; between its output tokens and those of the block before")
-    axes.legend(loc="best", fontsize=11)
+    axes.set_title("filled: between heads of a block; hollow: its tokens and those before it")
 
 
 def _pairs(axes: "Axes", curves: Mapping[tuple[str, str], BlockCurves], tau: float) -> None:

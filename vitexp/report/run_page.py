@@ -48,7 +48,8 @@ def run_page(
         back: link to the list of runs, in the dashboard.
         refresh: seconds between reloads, while it runs.
     """
-    charts = curve_charts([("", rows_of(path))])
+    rows = rows_of(path)
+    charts = curve_charts([("", rows)], {**CHARTS, **analysis_charts(rows)})
     chosen = record.get("chosen", {})
     context = {
         "title": path.name,
@@ -92,6 +93,17 @@ def curve_charts(
         if kept := [one for one in lines if one is not None]:
             found.append({"title": title, "xlabel": "step", "series": kept})
     return found
+
+
+def analysis_charts(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, str]]:
+    """Charts like CHARTS of what analyses measured more than once in training: one for each headline value."""
+    charts: dict[str, dict[str, str]] = {}
+    for column in dict.fromkeys(name for row in rows for name in row if name.startswith("analysis/")):
+        _, analysis, *kind, value = column.split("/")
+        if sum(column in row for row in rows) > 1:
+            legend = " ".join([*kind, value]).replace("_", " ")
+            charts.setdefault(f"{analysis.capitalize()}: {value.replace('_', ' ')}", {})[column] = legend
+    return charts
 
 
 def command_of(record: Mapping[str, Any]) -> str:
