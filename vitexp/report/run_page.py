@@ -119,14 +119,14 @@ def _cards(record: Mapping[str, Any]) -> list[dict[str, str]]:
     return [*cards, {"name": "time of training", "value": duration(record.get("fit_seconds"))}]
 
 
-def _pictures(folder: Path) -> list[dict[str, str]]:
+def _pictures(folder: Path) -> list[dict[str, Any]]:
     order = list(CAPTIONS)
     files = [file for file in folder.glob("*.png") if file.stem not in _DRAWN_HERE]
     files.sort(key=lambda file: (order.index(file.stem) if file.stem in order else len(order), file.stem))
     return [picture(file, CAPTIONS.get(file.stem, file.stem.replace("_", " "))) for file in files]
 
 
-def _analyses(folder: Path) -> list[dict[str, str]]:
+def _analyses(folder: Path) -> list[dict[str, Any]]:
     return [picture(file, file.stem.replace("_", " ")) for file in sorted(folder.glob("**/*.png"))]
 
 
