@@ -16,7 +16,7 @@ from vitexp.config import canonical, compose, conf_dir, is_sweep, parse, sweep_v
 from vitexp.errors import ConfigError, SweepError, VitexpError
 from vitexp.pages import write_comparison
 from vitexp.report.console import make_console
-from vitexp.report.plot_sweep import against
+from vitexp.report.plot_sweep import against, analyses_against
 from vitexp.report.screen import say
 from vitexp.report.table import sweep_table
 
@@ -66,6 +66,7 @@ def sweep(verb: str, words: Sequence[str], argv: Sequence[str], config_dirs: Seq
     make_console().print(sweep_table(rows))
     write_table(rows, folder[0] / "sweep.csv")
     against(rows, folder[0] / "sweep.png", title=folder[0].name)
+    analyses_against(rows, folder[0], title=folder[0].name)
     if verb == "train":
         say(f"{write_comparison(str(folder[0]), folder[0].parent)} compares the runs", quiet=False)
     failed = [row for row in rows if row["state"] != "done"]
