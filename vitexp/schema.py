@@ -55,6 +55,8 @@ POSITIVE = (
     "analysis.nearest",
     "analysis.repeats",
     "analysis.rounds",
+    "sweeper.trials",
+    "sweeper.rung",
 )
 NOT_NEGATIVE = (
     "seed",
@@ -64,6 +66,10 @@ NOT_NEGATIVE = (
     "augment.off_epochs",
     "analysis.every",
     "analysis.finetune_epochs",
+    "sweeper.seed",
+    "sweeper.startup",
+    "sweeper.prune_after_trials",
+    "sweeper.prune_after_epochs",
 )
 # Shares in [0, 1] and, as tau, cosines that are worth a threshold.
 SHARES = ("analysis.tau", "analysis.block_ratio", "analysis.budget")

@@ -13,11 +13,22 @@ from vitexp.config import compose
 from vitexp.errors import ConfigError
 from vitexp.run import write_json
 from vitexp.sweep.folder import FINISHED, Job, Sweep, create_sweep, find_sweep
-from vitexp.sweep.plan import sort_words
+from vitexp.sweep.plan import Planned, sort_words
 from vitexp.sweep.space import Space
 from vitexp.sweep.study import Study
 
 WORDS = ("data=fake", "sweeper=optuna", "sweeper.startup=2", "sweeper.trials=5", "lr=tag(log,interval(1e-4,1e-1))")
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are planned without composing each: here nothing is trained by them."""
+    cfg = space().cfg
+
+    def planned(self: Space, params: dict[str, Any]) -> Planned:
+        return Planned((), {key: str(params[key]) for key in self.distributions}, cfg)
+
+    monkeypatch.setattr(Space, "planned", planned)
 
 
 @cache

@@ -19,6 +19,7 @@ def weights(folder: Path) -> bytes:
     return (folder / "weights.safetensors").read_bytes()[-240_000:]
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """Ctrl-C with one job done, one at work, one waiting; the resumed job is the one that was never stopped."""
     words = (*TOY, "epochs=2", "data.sizes=[960,32,32]", "trainer.checkpoint_seconds=0", "slots=1", "seed=0,1,2")

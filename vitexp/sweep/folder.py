@@ -7,6 +7,7 @@ between. Nothing is in memory alone, so a sweep that was killed goes on from its
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,9 @@ def create_sweep(outputs: Path, *, identity: str, verb: str, argv: Sequence[str]
 def find_sweep(outputs: Path, identity: str) -> Sweep | None:
     """The newest sweep with this identity, or None."""
     for file in sorted(outputs.glob(f"sweeps/*/{SETTINGS}"), reverse=True):
-        record = read_json(file)
+        record = {}
+        with suppress(CheckpointError):  # a damaged file is some other sweep's, as far as one can tell
+            record = read_json(file)
         if record.get("identity") == identity:
             return Sweep(file.parent, record)
     return None

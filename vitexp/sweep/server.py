@@ -127,10 +127,8 @@ def _become(job: dict[str, Any], *, server: int) -> None:
     # What Lightning starts again for each further device of the job.
     sys.argv = [_JOB, job["start"]]
     sys.modules["__main__"].__spec__ = find_spec(_JOB)
-    if job["threads"] is not None:
-        import torch
-
-        torch.set_num_threads(job["threads"])
+    if job["threads"] is not None and "torch" in sys.modules:  # it has read the environment by now
+        sys.modules["torch"].set_num_threads(job["threads"])
 
 
 def _start_afresh(job: dict[str, Any]) -> int:

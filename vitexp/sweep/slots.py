@@ -77,16 +77,21 @@ def _free_memory() -> int:
     return int(line.split()[1]) * 1024
 
 
+def server_for(verb: str) -> list[str]:
+    """The command of a server that has imported what the jobs of a verb need."""
+    return [sys.executable, "-P", "-m", "vitexp.sweep.server", f"vitexp.{verb}", *_MODULES]
+
+
 class Slots:
     """A server of jobs and what runs there; `running` is job by slot."""
 
-    def __init__(self, shares: Sequence[Share], *, verb: str) -> None:
+    def __init__(self, shares: Sequence[Share], *, server: Sequence[str]) -> None:
+        """Start the command `server`, see `server_for`."""
         self._shares = shares
         self.running: dict[int, Job] = {}
         self._buffer = b""
-        command = [sys.executable, "-P", "-m", "vitexp.sweep.server", f"vitexp.{verb}", *_MODULES]
         self._server = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), start_new_session=True
+            server, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), start_new_session=True
         )
 
     def __enter__(self) -> Self:

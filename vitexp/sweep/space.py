@@ -37,6 +37,8 @@ class Space:
         for key, allowed in (("sampler", SAMPLERS), ("pruner", PRUNERS), ("direction", DIRECTIONS)):
             if self.settings[key] not in allowed:
                 raise ConfigError(f"sweeper.{key}={self.settings[key]} is not known; use {', '.join(allowed)}")
+        if self.settings.reduction < 2:
+            raise ConfigError(f"sweeper.reduction={self.settings.reduction} keeps every job; use 2 or more")
         self.distributions = {override.key_or_group: self._distribution(override) for override in words.swept}
         self._check()
 
