@@ -34,7 +34,7 @@ def analyze(command: Command) -> dict[str, Any]:
 
     run, cfg = open_for(command, allowed=ALLOWED, verb="analyze")
     notes: list[str] = []
-    analysis = build.make(cfg.analysis.measure)
+    analysis = build.make(cfg.analysis.measure, trust=cfg.trust)
     trained = run is not None or cfg.checkpoint is not None
     measured = measure_all(cfg, analysis, trained=trained, beside=_beside(cfg), notes=notes)
     print_notes(notes, quiet=cfg.quiet)

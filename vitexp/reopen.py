@@ -14,7 +14,7 @@ from vitexp.run import Run
 
 # What of the images belongs to the model that was trained on them, wherever it is tested.
 _INPUT = ("image_size", "channels", "mean", "std", "longest", "square")
-_ALWAYS = ("run", "outputs", "quiet")
+_ALWAYS = ("run", "outputs", "quiet", "trust")
 
 
 def reopen(run: Run, overrides: Sequence[str], fresh: DictConfig, *, allowed: Sequence[str], verb: str) -> DictConfig:
@@ -31,6 +31,7 @@ def reopen(run: Run, overrides: Sequence[str], fresh: DictConfig, *, allowed: Se
         ConfigError: a change that this verb does not allow.
     """
     cfg = run.config()
+    cfg.trust = fresh.trust
     parsed = sorted((parse(text) for text in overrides), key=lambda override: override.key_or_group != "data")
     for override in parsed:
         key = override.key_or_group
