@@ -49,11 +49,10 @@ def reopen(run: Run, overrides: Sequence[str], fresh: DictConfig, *, allowed: Se
 
 def require_same(run: Run, overrides: Sequence[str], fresh: DictConfig, *, allowed: Sequence[str]) -> None:
     """Raise CheckpointError if an override outside `allowed` differs from what the run was started with."""
-    cfg = run.config()
-    for override in (parse(text) for text in overrides):
-        key = override.key_or_group
-        if key in allowed or key in _ALWAYS:
-            continue
+    changes = [override.key_or_group for override in map(parse, overrides)]
+    changes = [key for key in changes if key not in allowed and key not in _ALWAYS]
+    cfg = run.config() if changes else fresh
+    for key in changes:
         before = cfg.chosen[key] if key in cfg.chosen else OmegaConf.select(cfg, key)
         after = fresh.chosen[key] if key in fresh.chosen else OmegaConf.select(fresh, key)
         if before != after:

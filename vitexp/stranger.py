@@ -17,6 +17,7 @@ from yaml.events import AliasEvent
 from vitexp.errors import CheckpointError, ConfigError, VitexpError
 
 HYDRA_CODE = ("hydra.callbacks", "hydra.searchpath", "hydra.job_logging", "hydra.hydra_logging", "hydra/callbacks")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # five times as fast
 _READ_VARIABLES = ("WANDB_PROJECT",)
 _RULES_BYTES = 1 << 20  # of a saved configuration; ours have some ten thousand
 _SECRET = re.compile(r"api_?key|secret|passw(or)?d|credential|(access|auth|private)_(key|token)", re.IGNORECASE)
@@ -30,7 +31,7 @@ def read_rules(file: Path) -> DictConfig:
     """
     try:
         text = file.read_bytes()[: _RULES_BYTES + 1].decode()
-        if len(text) > _RULES_BYTES or any(isinstance(event, AliasEvent) for event in yaml.parse(text)):
+        if len(text) > _RULES_BYTES or any(isinstance(event, AliasEvent) for event in yaml.parse(text, Loader=_LOADER)):
             raise CheckpointError(f"{file} is too large or repeats parts of itself, so vitexp did not write it")
         cfg = OmegaConf.create(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:

@@ -23,8 +23,8 @@ from pytorch_lightning import Callback
 from vitexp import fit
 from vitexp.command import Command
 from vitexp.config import canonical, compose
-from vitexp.resume import resume
-from vitexp.run import find
+from vitexp.resume import ALLOWED, resume
+from vitexp.run import all_runs, find
 from vitexp.train import train
 
 # Two epochs of four steps of eight images; a checkpoint at every safe point, a row of metrics at every step.
@@ -75,10 +75,13 @@ def bare(*deaths: Callback) -> Iterator[None]:
 
 
 def session(words: Sequence[str], *deaths: Callback) -> bool:
-    """Train, or go on where `words` are none; whether it came to its end."""
+    """Train, or go on where there is a run; whether it came to its end."""
     with bare(*deaths):
         try:
-            train(command(words)) if words else resume(command(["quiet=true"]))
+            if all_runs(Path("outputs")):
+                resume(command([word for word in words if word.partition("=")[0] in ALLOWED or word == "quiet=true"]))
+            else:
+                train(command(words))
         except Killed:
             return False
     return True
@@ -91,7 +94,7 @@ def outcome(place: Path) -> dict[str, str]:
     last = torch.load(run.checkpoints / "last.ckpt", weights_only=True)
     best = torch.load(run.checkpoints / "best.ckpt", weights_only=True)
     callbacks = {key.partition("{")[0]: value for key, value in last["callbacks"].items()}
-    weights = [path for path in run.path.glob("*.safetensors")]
+    weights = list(run.path.glob("*.safetensors"))
     progress = last["loops"]["fit_loop"]
     parts = {
         "weights": last["state_dict"],
