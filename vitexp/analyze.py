@@ -36,7 +36,7 @@ def analyze(command: Command) -> dict[str, Any]:
 
     run, cfg = open_for(command, allowed=ALLOWED, verb="analyze")
     notes: list[str] = []
-    analysis = build.make(cfg.analysis.measure)
+    analysis = build.make(cfg.analysis.measure, trust=cfg.trust)
     trained, beside = run is not None or cfg.checkpoint is not None, _beside(command)
     label = run.name if run and beside else "trained" if trained else "untrained"
     measured = measure_all(cfg, analysis, trained=trained, label=label, beside=beside, notes=notes)

@@ -40,7 +40,7 @@ def prune(command: Command) -> dict[str, Any]:
     notes: list[str] = []
     data, model = build.build_data(cfg), build.build_model(cfg, notes=notes, new_head=False)
     print_notes(notes, quiet=cfg.quiet)
-    analysis = build.make(cfg.analysis.measure)
+    analysis = build.make(cfg.analysis.measure, trust=cfg.trust)
     plans = analysis.measure(subject(cfg, model, data))
     written = write(analysis, {"trained": plans}, run.path / "analysis", title=title(cfg, run.name, analysis))
     publish(run, cfg, analysis.name, analysis.summary(plans), written[1])

@@ -23,9 +23,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from vitexp.config import to_yaml
+from vitexp.config import register, to_yaml
 from vitexp.errors import CheckpointError, ConfigError, ResourceError, VitexpError
 from vitexp.interrupt import Interrupted
+from vitexp.stranger import read_rules
 
 # The configuration with its interpolations, so that another verb can change one key and what depends on it follows.
 RULES = "rules.yaml"
@@ -100,14 +101,12 @@ class Run:
         return False
 
     def config(self) -> DictConfig:
-        """The configuration that the run was started with, its interpolations alive."""
+        """The configuration that the run was started with, its interpolations alive; never trusted by its own word."""
         file = self.path / RULES
         if not file.is_file():
             raise CheckpointError(f"{self.path} has no {RULES}, so it is no run of vitexp; `vitexp list runs`")
-        cfg = OmegaConf.load(file)
-        if not isinstance(cfg, DictConfig):
-            raise CheckpointError(f"{file} is not a configuration")
-        return cfg
+        register()
+        return read_rules(file)
 
 
 def create(cfg: DictConfig, *, argv: Sequence[str], overrides: Sequence[str], folder: Path | None = None) -> Run:

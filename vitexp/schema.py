@@ -128,6 +128,8 @@ class RunConfig:
     compile: bool = False
     # Which weights are tested and exported: of the last epoch, or of the best one on val.
     select: str = "last"
+    # Call what configurations name though vitexp does not know it: only for files whose author you trust.
+    trust: bool = False
     # No header, no progress, no card; errors still print.
     quiet: bool = False
     # predict: an image file, a folder or a glob.

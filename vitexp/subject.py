@@ -85,7 +85,7 @@ def watch(cfg: DictConfig, run: Run, data: Any) -> list[Any]:
         return []
     from vitexp.callback.look import Look
 
-    analysis = build.make(cfg.analysis.measure)
+    analysis = build.make(cfg.analysis.measure, trust=cfg.trust)
 
     def theirs(task: Any) -> Subject:
         return subject(cfg, task.evaluated or task.model, data, task.device)
