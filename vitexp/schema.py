@@ -129,6 +129,8 @@ class RunConfig:
     # export: safetensors (ours), timm, or onnx, and the file to write; null = into the run's folder.
     to: str = "safetensors"
     file: str | None = None
+    # evaluate: several sizes to test at, which size=64,96,native fills in.
+    sizes: list[str] = field(default_factory=list)
     # evaluate, predict, export to=onnx: fold batch norms into convolutions first; the same outputs, sooner.
     fuse: bool = True
     # Published figures of the shipped model, for `vitexp list models` and the tests; each conf/model file fills it in.

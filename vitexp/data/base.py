@@ -18,6 +18,7 @@ from vitexp.data.augment import Augment
 from vitexp.data.features import FeatureLoader
 from vitexp.data.image import open_image
 from vitexp.data.loader import Feed, FolderLoader, MemoryLoader
+from vitexp.data.multiscale import MultiScale, MultiScaleOrder
 from vitexp.data.order import EpochOrder, require_divisible
 from vitexp.data.pack_loader import PackedFileLoader, PackedMemoryLoader
 from vitexp.data.pack_order import Packing, PackOrder
@@ -46,7 +47,7 @@ class Batches:
     timeout: float
     seed: int
     epochs: int
-    sampling: Packing | None = None
+    sampling: Packing | MultiScale | None = None
 
 
 class ImageData(LightningDataModule):
@@ -145,11 +146,14 @@ class ImageData(LightningDataModule):
         """Optimiser steps of an epoch."""
         if isinstance(self.batches.sampling, Packing):
             return self._pack_order(self.source("train"), self.batches.sampling, training=True).steps
-        return self.train_size // self.batches.size
+        return len(self._order(self.train_size, training=True)) // self.batches.accumulate
 
     def about_batches(self) -> str:
         """What is special about the training batches, in a line for the header; empty where nothing is."""
         sampling = self.batches.sampling
+        if isinstance(sampling, MultiScale):
+            pairs = sampling.pairs(self.image_size, self.batches.size, parts=self.batches.accumulate)
+            return ", ".join(f"{images} at {side}" for side, images in pairs) + " pixels"
         if not isinstance(sampling, Packing):
             return ""
         order = self._pack_order(self.source("train"), sampling, training=True)
@@ -286,6 +290,18 @@ class ImageData(LightningDataModule):
     def _order(self, count: int, *, training: bool, shared: bool = False) -> EpochOrder:
         """Which of `count` samples this process sees when; with `shared` all of them in every process."""
         batches, (rank, world_size, _) = self.batches, self._place()
+        if training and isinstance(batches.sampling, MultiScale):
+            return MultiScaleOrder(
+                count,
+                batches.size,
+                batches.sampling,
+                image_size=self.image_size,
+                seed=batches.seed,
+                accumulate=batches.accumulate,
+                rank=rank,
+                world_size=world_size,
+                start=self.start,
+            )
         return EpochOrder(
             count,
             batches.size,
