@@ -34,7 +34,7 @@ GROUPS = (
 CHOICES = {
     "precision": ("auto", "32", "bf16", "16", "64"),
     "select": ("last", "best"),
-    "benchmark.what": ("model", "runner", "start", "data", "regimes"),
+    "benchmark.what": ("model", "runner", "start", "data", "regimes", "packing"),
     "benchmark.against": ("timm", "none"),
     "to": ("safetensors", "timm", "onnx"),
 }
@@ -70,8 +70,9 @@ SHARES = ("analysis.tau", "analysis.block_ratio", "analysis.budget")
 # detector: parameters with COCO's 91 ids, image_size as [height, width], and COCO's average precision in percent.
 REFERENCE = ("parameters", "image_size", "gmacs", "paper", "top1", "source", "timm", "ap")
 
-# what: model, runner, start or data. against: timm or none; peer: timm's name of the same model, null = what the model
-# file says. batch_size: of what=model where bs= says nothing. repeats: rounds, in each of which everyone has a turn.
+# what: model, runner, start, data, regimes or packing. against: timm or none; peer: timm's name of the same model, null
+# = what the model file says. batch_size: of what=model where bs= says nothing. repeats: rounds, in each of which everyone
+# has a turn.
 BENCHMARK = {"what": "model", "against": "timm", "peer": None, "batch_size": 16, "repeats": 7}
 
 

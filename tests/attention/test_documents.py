@@ -104,6 +104,8 @@ def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_cannot_run_here_says_what_it_needs(asked: str, options: dict[str, bool], needs: str) -> None:
-    with pytest.raises(ConfigError, match=rf"model\.kernel={asked} cannot run on cpu .*{needs}.*; use model.kernel=auto"):
+    with pytest.raises(
+        ConfigError, match=rf"model\.kernel={asked} cannot run on cpu .*{needs}.*; use model.kernel=auto"
+    ):
         chosen(asked, **options)
     assert chosen("flex", trains=False) == "flex"
