@@ -71,7 +71,7 @@ SHARES = ("analysis.tau", "analysis.block_ratio", "analysis.budget")
 REFERENCE = ("parameters", "image_size", "gmacs", "paper", "top1", "source", "timm", "ap")
 
 # what: model, runner, start, data, regimes or packing. against: timm or none; peer: timm's name of the same model, null
-# = what the model file says. batch_size: of what=model where bs= says nothing. repeats: rounds, each with a turn for all.
+# = what the model file says. batch_size: of what=model where bs= says nothing. repeats: rounds, one turn each.
 BENCHMARK = {"what": "model", "against": "timm", "peer": None, "batch_size": 16, "repeats": 7}
 
 
