@@ -1,7 +1,6 @@
 """From a configuration to the parts of a run; the only module that calls `instantiate`.
 
-A configuration is data, perhaps a stranger's: a `_target_` is called only if it lies in vitexp or is one of the few
-torch and optimizer names below.
+A configuration is data, perhaps a stranger's: a `_target_` is called only if `vitexp.trusted` knows it.
 """
 
 import copy
@@ -22,31 +21,19 @@ from vitexp.checkpoint.load import load_weights
 from vitexp.checkpoint.read import read_metadata
 from vitexp.errors import ConfigError, VitexpError
 from vitexp.seeding import mix
+from vitexp.trusted import require_known
 
 _INIT = 101  # stream of the random numbers that initialise weights
-TARGETS = {
-    "torch.optim.AdamW",
-    "torch.optim.Adam",
-    "torch.optim.NAdam",
-    "torch.optim.SGD",
-    "torch.nn.BatchNorm2d",
-    "torch.nn.LayerNorm",
-    "pytorch_optimizer.Lamb",
-    "pytorch_optimizer.Lion",
-}
 _PRECISION = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
-def make(node: Any) -> Any:
+def make(node: Any, *, trust: bool = False) -> Any:
     """Instantiate a node of the configuration, its lists and dicts as plain ones.
 
     Raises:
-        ConfigError: it names a callable that is not vitexp's own or on the list.
+        ConfigError: it names a callable that is not vitexp's own or on the list, and `trust` is off.
     """
-    for target in _targets(OmegaConf.to_container(node, resolve=True)):
-        if not (target.startswith("vitexp.") or target in TARGETS):
-            allowed = "vitexp.* or " + ", ".join(sorted(TARGETS))
-            raise ConfigError(f"_target_={target} is refused: a configuration may name only {allowed}")
+    require_known(OmegaConf.to_container(node, resolve=True), trust=trust)
     try:
         return instantiate(node, _convert_="all")
     except InstantiationException as error:  # Hydra wraps what a constructor says; its own words are better
@@ -58,7 +45,7 @@ def make(node: Any) -> Any:
 def build_data(cfg: DictConfig) -> Any:
     """The LightningDataModule, its files checked; a number of classes that only the files know enters `cfg`."""
     _check_boxes(cfg)
-    data = make(cfg.data.module)
+    data = make(cfg.data.module, trust=cfg.trust)
     data.prepare_data()
     if cfg.data.num_classes is None:
         data.setup("validate")
@@ -96,7 +83,7 @@ def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bo
         CheckpointError: weights that do not fit.
     """
     torch.manual_seed(mix(cfg.seed, _INIT))
-    model: nn.Module = make(cfg.model)
+    model: nn.Module = make(cfg.model, trust=cfg.trust)
     if cfg.backbone_checkpoint is not None and cfg.checkpoint is None:
         lines = load_weights(_backbone(model), cfg.backbone_checkpoint, position_method=cfg.position_method)
         if notes is not None:
@@ -108,7 +95,7 @@ def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bo
         lines = load_weights(model, cfg.checkpoint, position_method=cfg.position_method, new_head=fresh)
         if notes is not None:
             notes.extend(lines)
-    regime = make(cfg.regime)
+    regime = make(cfg.regime, trust=cfg.trust)
     trained: nn.Module = regime(model, num_classes=cfg.data.num_classes)
     _check_sampler(cfg, trained)
     if cfg.get("adapter") is not None:
@@ -147,14 +134,14 @@ def _narrow(cfg: DictConfig) -> Any:
         if layers is not None:
             node = {"_target_": "vitexp.model.narrow.Narrow", "layers": layers}
             OmegaConf.update(cfg, "pruned", node, force_add=True)
-    return None if cfg.get("pruned") is None else make(cfg.pruned)
+    return None if cfg.get("pruned") is None else make(cfg.pruned, trust=cfg.trust)
 
 
 def build_task(cfg: DictConfig, model: nn.Module) -> Any:
     """The LightningModule around a model."""
     node = OmegaConf.create(OmegaConf.to_container(cfg.task, resolve=True))
-    optimizer, schedule = make(cfg.optimizer), make(cfg.schedule)
-    partial = make(OmegaConf.merge(node, {"_partial_": True}))
+    optimizer, schedule = make(cfg.optimizer, trust=cfg.trust), make(cfg.schedule, trust=cfg.trust)
+    partial = make(OmegaConf.merge(node, {"_partial_": True}), trust=cfg.trust)
     return partial(model=model, optimizer=optimizer, schedule=schedule)
 
 
@@ -258,13 +245,3 @@ def quiet_lightning() -> None:
     ):
         warnings.filterwarnings("ignore", message=text)
     warnings.filterwarnings("ignore", message=r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*")
-
-
-def _targets(node: Any) -> list[str]:
-    """All `_target_` values in a container."""
-    if isinstance(node, dict):
-        own = [str(node["_target_"])] if "_target_" in node else []
-        return own + [target for value in node.values() for target in _targets(value)]
-    if isinstance(node, list):
-        return [target for value in node for target in _targets(value)]
-    return []

@@ -27,6 +27,7 @@ from vitexp.command import VERBS
 from vitexp.errors import ConfigError
 from vitexp.rules import patch_size, size_step, stem_stride, tokens
 from vitexp.schema import ALIASES, CHOICES, GROUPS, NOT_NEGATIVE, POSITIVE, SHARES, RunConfig
+from vitexp.stranger import HYDRA_CODE, first_line, from_environment, require_no_secrets, require_plain_hydra, resolve
 
 
 def conf_dir() -> Path:
@@ -41,6 +42,7 @@ def conf_dir() -> Path:
 def register() -> None:
     """Make the schema and the resolvers known to Hydra; calling it again changes nothing."""
     ConfigStore.instance().store(name="schema", node=RunConfig)
+    OmegaConf.register_new_resolver("oc.env", from_environment, replace=True)
     OmegaConf.register_new_resolver("patch_size", patch_size, replace=True)
     OmegaConf.register_new_resolver("stem_stride", stem_stride, replace=True)
     OmegaConf.register_new_resolver("size_step", size_step, replace=True)
@@ -127,6 +129,7 @@ def canonical(text: str) -> str:
 
 def check_values(cfg: DictConfig) -> None:
     """Ranges and closed choices, each a ConfigError that names what is allowed."""
+    require_no_secrets(cfg, ConfigError)
     for key, allowed in CHOICES.items():
         value = OmegaConf.select(cfg, key)
         if value not in allowed:
@@ -140,7 +143,7 @@ def check_values(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if value is not None and not 0 <= value <= 1:
             raise ConfigError(f"{key}={value} is out of range; use a value from 0 to 1")
-    OmegaConf.to_container(cfg, resolve=True)
+    resolve(cfg, ConfigError)
 
 
 def flatten(cfg: Any, prefix: str = "") -> Iterable[str]:
@@ -194,8 +197,9 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
         try:
             cfg = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
         except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_first_line(error)) from error
+            raise ConfigError(first_line(error)) from error
     choices = {key: value for key, value in cfg.hydra.runtime.choices.items() if not key.startswith("hydra/")}
+    require_plain_hydra(cfg.hydra)
     with open_dict(cfg):
         del cfg["hydra"]
         cfg.chosen = choices
@@ -213,6 +217,10 @@ def _check_keys(valued: list[Override], shipped: DictConfig) -> None:
 
 def _check_syntax(override: Override, extra: Sequence[Path]) -> None:
     key, text = override.key_or_group, override.input_line
+    if key.startswith(HYDRA_CODE):
+        raise ConfigError(
+            f"'{text}' is refused: it makes Hydra find or run code; give your own options with --config-dir"
+        )
     if override.is_add() or override.is_force_add() or override.is_delete():
         raise ConfigError(f"'{text}' would change which keys exist; every key has a shipped value: write {key}=VALUE")
     if override.is_sweep_override():
@@ -323,10 +331,6 @@ def _nearest(word: str, names: Iterable[str]) -> str:
         leaf = get_close_matches(word.rsplit(".", 1)[-1], {name.rsplit(".", 1)[-1] for name in names}, n=1, cutoff=0.7)
         close = [name for name in names if leaf and name.rsplit(".", 1)[-1] == leaf[0]][:3]
     return f"; did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def full_errors() -> bool:

@@ -9,13 +9,14 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vitexp.command import Command
-from vitexp.config import compose, flatten, parse
+from vitexp.config import compose, flatten, parse, register
 from vitexp.errors import CheckpointError, ConfigError, ResourceError, VitexpError
 from vitexp.report.compare_page import Compared, compare_page
 from vitexp.report.run_page import run_page
 from vitexp.report.screen import say
-from vitexp.run import Run, find, open_run
+from vitexp.run import Run, find, is_first, open_run
 from vitexp.schema import GROUPS
+from vitexp.stranger import read_rules
 
 PAGE = "report.html"
 
@@ -47,7 +48,8 @@ def reporting(run: Run) -> Iterator[None]:
         yield
     finally:
         try:
-            write_run_page(run)
+            if is_first():
+                write_run_page(run)
         except (VitexpError, OSError, ValueError) as error:
             say(f"{PAGE} was not written: {error}", quiet=False)
 
@@ -102,8 +104,8 @@ def _shipped(run: Run) -> DictConfig:
 
 
 def _compared(run: Run) -> Compared:
-    cfg = OmegaConf.load(run.path / "config.yaml")
-    assert isinstance(cfg, DictConfig)
+    register()
+    cfg = read_rules(run.path / "config.yaml")
     values = {name: OmegaConf.select(cfg, name) for name in flatten(cfg)}
     plain = {name: _plain(value) for name, value in values.items() if not isinstance(value, DictConfig)}
     return Compared(run.name, run.path, run.state, run.record, plain)

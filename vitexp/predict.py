@@ -53,7 +53,7 @@ def predict(command: Command) -> dict[str, Any]:
         return predict_joined(command, joined, paths, allowed=ALLOWED)
     run, cfg = open_for(command, allowed=ALLOWED, verb="predict")
     classes = known_classes(cfg.get("adapter") or cfg.checkpoint)
-    data = build.make(cfg.data.module)
+    data = build.make(cfg.data.module, trust=cfg.trust)
     if classes is None:
         data.prepare_data()
         data.setup("validate")

@@ -14,7 +14,7 @@ from vitexp.run import Run
 
 # What of the images belongs to the model that was trained on them, wherever it is tested.
 _INPUT = ("image_size", "channels", "mean", "std", "longest", "square", "sampler", "packing")
-_ALWAYS = ("run", "outputs", "quiet")
+_ALWAYS = ("run", "outputs", "quiet", "trust")
 
 
 def reopen(run: Run, overrides: Sequence[str], fresh: DictConfig, *, allowed: Sequence[str], verb: str) -> DictConfig:
@@ -31,6 +31,7 @@ def reopen(run: Run, overrides: Sequence[str], fresh: DictConfig, *, allowed: Se
         ConfigError: a change that this verb does not allow.
     """
     cfg = run.config()
+    cfg.trust = fresh.trust
     parsed = sorted((parse(text) for text in overrides), key=lambda override: override.key_or_group != "data")
     for override in parsed:
         key = override.key_or_group
@@ -48,11 +49,10 @@ def reopen(run: Run, overrides: Sequence[str], fresh: DictConfig, *, allowed: Se
 
 def require_same(run: Run, overrides: Sequence[str], fresh: DictConfig, *, allowed: Sequence[str]) -> None:
     """Raise CheckpointError if an override outside `allowed` differs from what the run was started with."""
-    cfg = run.config()
-    for override in (parse(text) for text in overrides):
-        key = override.key_or_group
-        if key in allowed or key in _ALWAYS:
-            continue
+    changes = [override.key_or_group for override in map(parse, overrides)]
+    changes = [key for key in changes if key not in allowed and key not in _ALWAYS]
+    cfg = run.config() if changes else fresh
+    for key in changes:
         before = cfg.chosen[key] if key in cfg.chosen else OmegaConf.select(cfg, key)
         after = fresh.chosen[key] if key in fresh.chosen else OmegaConf.select(fresh, key)
         if before != after:

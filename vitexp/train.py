@@ -26,5 +26,5 @@ def train(command: Command) -> dict[str, Any]:
     print_notes(notes, quiet=cfg.quiet)
     run = create(cfg, argv=command.argv, overrides=command.overrides, folder=command.folder)
     with reporting(run), working(run):
-        run.update(classes=list(data.class_names))
+        run.update(classes=list(data.class_names), monitor=list(task.monitor))
         return fit(cfg, run, data, task)
