@@ -1,6 +1,5 @@
 """Packed images through the runner: trained, killed, resumed to the same bits, evaluated, labelled, exported."""
 
-import csv
 import json
 import os
 from pathlib import Path
@@ -54,10 +53,12 @@ def test_evaluate_and_predict(trained: Path, monkeypatch, capsys) -> None:
     assert main(["evaluate", "run=last", "quiet=true"]) == 0
     (file,) = (trained / "outputs" / "last" / "evaluations").glob("*/evaluation.json")
     assert json.loads(file.read_text())["metrics"]["test/top1"] == before["test/top1"]
-    Image.new("RGB", (40, 50), (80, 10, 10)).save(trained / "photo.png")
-    assert main(["predict", "run=last", "image=photo.png"]) == 0
-    with (trained / "outputs" / "last" / "predictions.csv").open() as stream:
-        assert len(list(csv.DictReader(stream))) == 1
+    (trained / "photos").mkdir()
+    for number, size in enumerate([(40, 50), (90, 20), (32, 32)]):
+        Image.new("RGB", size, (80 * number, 10, 10)).save(trained / "photos" / f"{number}.png")
+    assert main(["predict", "run=last", "image=photos"]) == 0
+    rows = read_rows(trained / "outputs" / "last" / "predictions.csv")
+    assert [Path(row["image"]).name for row in rows] == ["0.png", "1.png", "2.png"]
     assert main(["export", "run=last", "to=timm"]) == 4
     assert "timm has no NaViT" in capsys.readouterr().err
 

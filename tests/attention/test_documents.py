@@ -55,6 +55,7 @@ def test_kernels_of_a_cpu_equal_the_map(kernel: str) -> None:
     torch.testing.assert_close(results[1][1], results[0][1], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow  # seconds, for what torch imports
 @pytest.mark.filterwarnings("ignore")  # torch warns that it is slow when not compiled
 def test_flex_without_a_gradient() -> None:
     qkv, owner = padded()

@@ -5,8 +5,8 @@ are held out is fixed for each set (split.py), never by the run's seed.
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from vitexp.data.order import EpochOrder, require_divisible
 from vitexp.data.pack_loader import PackedFileLoader, PackedMemoryLoader
 from vitexp.data.pack_order import Packing, PackOrder
 from vitexp.data.pixels import Pixels
-from vitexp.data.source import FileSource, MemorySource, image_sizes
+from vitexp.data.source import FileSource, MemorySource, file_source, image_sizes
 from vitexp.data.transform import evaluation_crop
 from vitexp.errors import ConfigError, DataError
 from vitexp.seeding import permutation
@@ -220,6 +220,23 @@ class ImageData(LightningDataModule):
         """An image file as the model gets it: float32 (C, image_size, image_size). Raises DataError."""
         image = open_image(path, channels=self.channels, max_pixels=self.pixels.max_pixels)
         return self._evaluate(image)
+
+    def batches_of_files(self, paths: Sequence[str | Path]) -> Iterator[tuple[list[int], Any]]:
+        """Image files as the model gets them, batch by batch: numbers of those in a batch, and the batch.
+
+        Where images are packed, the whole of each at its own aspect. Raises DataError.
+        """
+        packing = self.batches.sampling
+        if isinstance(packing, Packing):
+            names = [os.path.abspath(path) for path in paths]
+            source = file_source(Path("/"), names, torch.zeros(len(paths), dtype=torch.int64))
+            loader: Any = self._packed_loader(source, replace(packing, aspect=0.0), training=False)
+            for (_, rows, _), (images, _) in zip(loader.sampler, loader, strict=True):
+                yield [position for row in rows for position in row], images
+            return
+        for start in range(0, len(paths), self.batches.size):
+            which = list(range(start, min(start + self.batches.size, len(paths))))
+            yield which, torch.stack([self.read_image(paths[index]) for index in which])
 
     def _evaluate(self, image: Image.Image | Tensor) -> Tensor:
         if isinstance(image, Tensor):
