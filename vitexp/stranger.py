@@ -89,6 +89,6 @@ def first_line(error: BaseException) -> str:
 
 
 def _names(node: Any, prefix: str = "") -> Iterator[str]:
-    for key in node if isinstance(node, DictConfig) else ():
+    for key in map(str, node) if isinstance(node, DictConfig) else ():
         yield f"{prefix}{key}"
         yield from _names(node._get_node(key), f"{prefix}{key}.")
