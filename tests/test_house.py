@@ -32,6 +32,7 @@ ARROWS = {
     "trusted": set(),
     "config": {"command", "schema", "rules", "stranger"},
     "run": {"config", "interrupt", "stranger"},
+    "slurm": {"interrupt", "run"},
     "checkpoint": {"run", "layer"},
     "callback": {"analysis", "checkpoint", "interrupt", "report", "seeding"},
     "build": {"checkpoint", "seeding", "trusted"},
