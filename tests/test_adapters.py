@@ -93,7 +93,9 @@ def slow(value: object) -> object:
     return pytest.param(value, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("regime", ["memory", slow("memory_masked"), slow("class_token"), slow("vpt"), slow("bias")])
+@pytest.mark.parametrize(
+    "regime", ["memory", "lora", slow("memory_masked"), slow("class_token"), slow("vpt"), slow("bias")]
+)
 def test_evaluate_repeats_the_test(regime: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the adapter over the base, and from the best checkpoint, which is another file."""
     monkeypatch.chdir(tmp_path)
@@ -199,7 +201,14 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    "options", [["regime=memory_masked", "trainer.ema=0.9"], slow(["regime=memory"]), slow(["regime=head"])], ids=str
+    "options",
+    [
+        ["regime=memory_masked", "trainer.ema=0.9"],
+        slow(["regime=memory"]),
+        slow(["regime=head"]),
+        slow(["regime=lora"]),
+    ],
+    ids=str,
 )
 def test_a_killed_run_resumes_to_the_same_bits(
     options: list[str], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -50,8 +50,19 @@ def test_a_curve_over_epochs_and_the_picture_at_the_end(trained: Path) -> None:
     measured = {int(row["step"]): row["analysis/similarity/softmax/adjacent_cosine"] for row in rows}
     assert [step for step, value in measured.items() if value] == [0, 8]
     assert {file.name for file in (path / "analysis").iterdir()} == {f"similarity.{s}" for s in ("csv", "png", "svg")}
+    assert "Similarity: adjacent cosine" in (path / "report.html").read_text()
     with (path / "analysis" / "similarity.csv").open(newline="") as file:
         assert {row["of"] for row in csv.DictReader(file)} == {"trained", "untrained"}
+
+
+def test_the_last_values_are_metrics_of_the_run_and_are_printed(trained: Path, monkeypatch, capsys) -> None:
+    metrics = json.loads((run(trained, "looked") / "run.json").read_text())["metrics"]
+    assert 0 < metrics["analysis/similarity/softmax/adjacent_cosine"] <= 1
+    monkeypatch.chdir(trained)
+    assert main([*SMALL, "epochs=1", "name=told", "analysis=heads", "quiet=false", *FEW]) == 0
+    shown = capsys.readouterr().out
+    assert "softmax/mean" in shown
+    assert "untrained" in shown
 
 
 def test_looking_does_not_change_the_training(trained: Path) -> None:
@@ -68,7 +79,44 @@ def test_analyze_a_run_beside_another(trained: Path, monkeypatch, capsys) -> Non
     assert "variance_max_over_min" in shown
     assert "untrained" in shown
     with (path / "analysis" / "amplitude.csv").open(newline="") as file:
-        assert {row["of"] for row in csv.DictReader(file)} == {"trained", "untrained", other.name}
+        assert {row["of"] for row in csv.DictReader(file)} == {path.name, "untrained", other.name}
+
+
+def test_numbers_and_picture_reach_tensorboard_and_the_page(trained: Path, monkeypatch) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.chdir(trained)
+    path = run(trained, "plain")
+    assert main(["analyze", "analysis=distance", f"run={path}", "logger=tensorboard", *FEW]) == 0
+    events = EventAccumulator(str(path / "tensorboard"))
+    events.Reload()
+    (value,) = events.Scalars("analysis/distance/mean_pixels")
+    (picture,) = events.Images("analysis/distance")
+    assert (value.step, picture.step) == (8, 8)
+    assert value.value > 0
+    assert "<figcaption>distance" in (path / "report.html").read_text()
+
+
+@pytest.mark.slow  # wandb takes seconds to start and stop
+def test_numbers_and_picture_reach_wandb(trained: Path, monkeypatch) -> None:
+    monkeypatch.chdir(trained)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    path = run(trained, "plain")
+    assert main(["analyze", "analysis=distance", f"run={path}", "logger=wandb", *FEW]) == 0
+    (record,) = (path / "wandb").glob("offline-run-*/*.wandb")
+    assert b"analysis/distance" in record.read_bytes()
+
+
+def test_runs_beside_look_at_the_same_changed_data(trained: Path, monkeypatch) -> None:
+    """Equal runs differ in nothing, whatever key of the data is changed for both."""
+    monkeypatch.chdir(trained)
+    path, other = run(trained, "plain"), run(trained, "looked")
+    words = [f"run={path}", f"analysis.beside=[{other.name}]", "analysis.untrained=false", *FEW]
+    assert main(["analyze", "analysis=amplitude", "data=fake", "data.pattern=3", *words]) == 0
+    with (path / "analysis" / "amplitude.csv").open(newline="") as file:
+        rows = [[value for key, value in row.items() if key != "of"] for row in csv.DictReader(file)]
+    assert rows[:2] == rows[2:]
+    assert len(rows) == 4
 
 
 def test_analyze_a_fresh_model(tmp_path: Path, monkeypatch) -> None:

@@ -214,6 +214,9 @@ def test_a_sweep_leaves_a_table_of_means(tmp_path: Path, monkeypatch, capsys) ->
     assert [row["seed"] for row in rows] == ["0", "1"]
     assert "By setting" in (sweep / "report.html").read_text()
     assert all((sweep / job / "report.html").is_file() for job in jobs)
+    assert main(["-m", *SMALL, "seed=1,0", "epochs=1"]) == 0
+    assert "2 of 2 jobs are done" in capsys.readouterr().out, "the same jobs: nothing is run again"
+    assert list((tmp_path / "outputs" / "sweeps").iterdir()) == [sweep]
 
 
 def test_a_sweep_checks_every_value_before_the_first_job(tmp_path: Path, monkeypatch, capsys) -> None:

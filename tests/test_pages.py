@@ -12,12 +12,13 @@ from urllib.parse import quote
 
 import pytest
 import yaml
+from PIL import Image
 
 from vitexp.cli import main
 from vitexp.dashboard import HOST, make_server
 from vitexp.errors import ConfigError, ResourceError
 from vitexp.pages import asked, write_comparison, write_run_page
-from vitexp.report.page import as_json
+from vitexp.report.page import as_json, picture
 from vitexp.run import Run, all_runs, open_run
 
 EVIL = "</script><script>document.title='owned'</script>"
@@ -173,6 +174,14 @@ def in_browser(page: Path, script: str, folder: Path) -> tuple[str, str]:
     )
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     return done.stdout.split("<title>")[1].split("</title>")[0], "\n".join(console)
+
+
+def test_a_picture_of_several_panels_takes_the_width_of_the_page(tmp_path: Path) -> None:
+    wide, narrow = (tmp_path / f"{name}.png" for name in ("wide", "narrow"))
+    Image.new("L", (1950, 8)).save(wide)
+    Image.new("L", (1050, 8)).save(narrow)
+    assert picture(wide, "amplitude")["big"]
+    assert not picture(narrow, "distance")["big"]
 
 
 @needs_browser

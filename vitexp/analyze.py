@@ -3,18 +3,20 @@
 What can be refused by the configuration alone is refused before torch is imported.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from vitexp.command import Command
-from vitexp.config import options
+from vitexp.config import options, parse
 from vitexp.errors import ConfigError
 from vitexp.run import Run, find
 
-ALLOWED = ("analysis", "analysis.", "data", "data.", "trainer.", "select", "checkpoint", "seed")
+ALLOWED = ("analysis", "analysis.", "data", "data.", "trainer.", "logger", "logger.", "select", "checkpoint", "seed")
+_SHARED = ("analysis", "data", "trainer")  # groups whose changes count for the runs beside, too
 SPLITS = ("train", "val", "test")
 
 
@@ -35,14 +37,46 @@ def analyze(command: Command) -> dict[str, Any]:
     run, cfg = open_for(command, allowed=ALLOWED, verb="analyze")
     notes: list[str] = []
     analysis = build.make(cfg.analysis.measure, trust=cfg.trust)
-    trained = run is not None or cfg.checkpoint is not None
-    measured = measure_all(cfg, analysis, trained=trained, beside=_beside(cfg), notes=notes)
+    trained, beside = run is not None or cfg.checkpoint is not None, _beside(command)
+    label = run.name if run and beside else "trained" if trained else "untrained"
+    measured = measure_all(cfg, analysis, trained=trained, label=label, beside=beside, notes=notes)
     print_notes(notes, quiet=cfg.quiet)
     written = write(analysis, measured, _folder(run, cfg), title=title(cfg, run.name if run else None, analysis))
+    values: dict[str, Any] = analysis.summary(next(iter(measured.values())))
+    if run is not None:
+        publish(run, cfg, analysis.name, values, written[1])
     show(summary_table(analysis, measured), quiet=cfg.quiet)
     say(f"written to {', '.join(map(str, written))}", quiet=cfg.quiet)
-    values: dict[str, Any] = analysis.summary(next(iter(measured.values())))
     return values
+
+
+def publish(run: Run, cfg: DictConfig, name: str, values: Mapping[str, float], picture: Path) -> None:
+    """Show an analysis of a finished run where its training was shown: TensorBoard, wandb, report.html.
+
+    At the run's last step. A run that is still going has those files to itself.
+    """
+    from vitexp.callback.logger import close_loggers, log_picture, viewers
+    from vitexp.callback.metrics_file import read_metrics
+    from vitexp.pages import write_run_page
+
+    if run.state == "running":
+        return
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    step = max((int(row["step"]) for row in read_metrics(run.path / "metrics.csv")), default=0)
+    loggers = viewers(
+        config["logger"],
+        run_dir=run.path,
+        run_name=run.name,
+        config=config,
+        group=None,
+        resume_step=step,
+        wandb_id=run.record.get("wandb_id"),
+    )
+    for logger in loggers:
+        logger.log_metrics({f"analysis/{name}/{key}": value for key, value in values.items()}, step=step)
+    log_picture(loggers, f"analysis/{name}", picture, step)
+    close_loggers(loggers, exit_code=0)
+    write_run_page(run)
 
 
 def require_analysis(cfg: DictConfig) -> None:
@@ -57,15 +91,16 @@ def require_analysis(cfg: DictConfig) -> None:
             find(reference, Path(cfg.outputs))
 
 
-def _beside(cfg: DictConfig) -> dict[str, DictConfig]:
-    """Name -> configuration of the runs to stand beside, with their weights and this analysis."""
+def _beside(command: Command) -> dict[str, DictConfig]:
+    """Name -> configuration of the runs to stand beside: their weights, this analysis, the same changes of the data."""
     from vitexp.evaluate import trained_on
+    from vitexp.reopen import reopen
 
-    found = {}
+    cfg, found = command.cfg, {}
+    shared = [text for text in command.overrides if parse(text).key_or_group.split(".")[0] in _SHARED]
     for reference in cfg.analysis.get("beside", []):
         run = find(reference, Path(cfg.outputs))
-        other = run.config()
-        other.analysis = cfg.analysis
+        other = reopen(run, shared, cfg, allowed=ALLOWED, verb="analyze")
         trained_on(run, other)
         found[run.name] = other
     return found

@@ -97,9 +97,20 @@ def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bo
             notes.extend(lines)
     regime = make(cfg.regime, trust=cfg.trust)
     trained: nn.Module = regime(model, num_classes=cfg.data.num_classes)
+    _check_sampler(cfg, trained)
     if cfg.get("adapter") is not None:
         put_adapter(trained, cfg.adapter)
     return trained
+
+
+def _check_sampler(cfg: DictConfig, model: Any) -> None:
+    """Raise ConfigError for batches of images of many sizes that the model cannot take."""
+    sampler = cfg.data.get("sampler", "fixed")
+    if sampler == "packed" and (not getattr(model, "takes_packs", False) or cfg.regime.get("cache")):
+        raise ConfigError(
+            f"data.sampler=packed gives sequences of images of any size, and model={cfg.chosen.model} regime="
+            f"{cfg.chosen.regime} takes whole images; use model=navit_ti16, or data.sampler=fixed"
+        )
 
 
 def _backbone(model: nn.Module) -> nn.Module:

@@ -29,8 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VitexpError as error:
         return _fail(error)
     except Interrupted as stopped:
-        trains = _split_verb(arguments)[0] in ("train", "resume")
-        _say(f"{stopped}; `vitexp resume` continues the run" if trains else str(stopped), style="yellow")
+        _say(f"{stopped}{_how_to_go_on(arguments)}", style="yellow")
         return stopped.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -64,7 +63,7 @@ def dispatch(arguments: Sequence[str]) -> int:
 
         return print_list(words)
     if options.multirun:
-        from vitexp.sweep import sweep
+        from vitexp.sweep.command import sweep
 
         return sweep(verb, words, arguments, options.config_dir)
     return _single(verb, words, arguments, options)
@@ -105,6 +104,12 @@ def _split_verb(words: list[str]) -> tuple[str, list[str]]:
     if words and words[0] in VERBS:
         return words[0], words[1:]
     return "train", words
+
+
+def _how_to_go_on(arguments: list[str]) -> str:
+    if {"-m", "--multirun"} & set(arguments):
+        return "; the same command continues the sweep"
+    return "; `vitexp resume` continues the run" if _split_verb(arguments)[0] in ("train", "resume") else ""
 
 
 def _hand_to_hydra(flags: list[str], words: list[str]) -> int:

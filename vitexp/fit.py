@@ -17,23 +17,26 @@ from vitexp.callback.box_pictures import pictures_of
 from vitexp.callback.embed import Embed
 from vitexp.callback.finite import Finite
 from vitexp.callback.logger import build_loggers, close_loggers, log_picture, wandb_id
+from vitexp.callback.look import Look
 from vitexp.callback.metrics_file import read_metrics
 from vitexp.callback.pictures import Pictures
 from vitexp.callback.progress import Progress
 from vitexp.callback.safe_point import SafePoint
 from vitexp.callback.step_keys import StepKeys
 from vitexp.callback.step_log import StepLog
+from vitexp.callback.throughput import Throughput
 from vitexp.checkpoint.adapter import is_whole, trained_names
 from vitexp.checkpoint.safe_io import BEST, SafeCheckpointIO, newest
 from vitexp.checkpoint.write import save_weights
 from vitexp.errors import ResourceError
 from vitexp.headline import print_header
-from vitexp.report.screen import print_card
+from vitexp.report.screen import print_card, show
 from vitexp.run import Run
 from vitexp.subject import watch
 from vitexp.tasks import save_adapter
 
 WEIGHTS = "weights.safetensors"
+_KEPT = ("train/", "val/", "analysis/")  # what of metrics.csv has a last value that says something of the run
 
 
 def fit(
@@ -83,7 +86,7 @@ def fit(
     finally:
         close_loggers(loggers, exit_code=failed)
     if trainer.is_global_zero and not cfg.quiet:
-        print_card(run.name, run.path, metrics, run.record["fit_seconds"])
+        _print_results(run, metrics, trainer)
     return metrics
 
 
@@ -113,6 +116,7 @@ def _callbacks(cfg: DictConfig, run: Run, data: Any) -> list[Callback]:
         finite,
         *average,
         StepLog(every=settings.log_every),
+        *([Throughput()] if cfg.data.get("sampler", "fixed") != "fixed" else []),
         pictures_of(cfg.chosen.task),
         *watch(cfg, run, data),
         *([Embed()] if cfg.regime.get("cache") else []),
@@ -124,7 +128,7 @@ def _callbacks(cfg: DictConfig, run: Run, data: Any) -> list[Callback]:
 def _test(cfg: DictConfig, run: Run, data: Any, task: Any, trainer: Any) -> dict[str, float]:
     """Test the selected weights and save them; the metrics of the last and of the best epoch beside them."""
     rows = read_metrics(run.path / "metrics.csv")
-    last = {name: value for row in rows for name, value in row.items() if name.startswith(("train/", "val/"))}
+    last = {name: value for row in rows for name, value in row.items() if name.startswith(_KEPT)}
     for name in ("train/loss_step", "train/grad_norm"):
         last.pop(name, None)
     safe_point = next(c for c in trainer.callbacks if isinstance(c, SafePoint))
@@ -179,6 +183,14 @@ def _draw(run: Run, data: Any, trainer: Any, loggers: list[Any]) -> None:
     written += pictures.draw(run.path / "plots", data, title=run.name)
     for path in written:
         log_picture(loggers, path.stem, path, trainer.global_step)
+
+
+def _print_results(run: Run, metrics: dict[str, float], trainer: Any) -> None:
+    """The headline values of an analysis, and the card."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, Look):
+            show(callback.table(), quiet=False)
+    print_card(run.name, run.path, metrics, run.record["fit_seconds"])
 
 
 def _out_of_memory(cfg: DictConfig, error: BaseException) -> ResourceError:

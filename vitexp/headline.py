@@ -17,9 +17,9 @@ from vitexp.schema import ALIASES
 
 def print_header(cfg: DictConfig, run: Run, task: Any, data: Any, trainer: Any) -> None:
     """Run, device, precision, parameters, GMACs, data sizes, effective batch, schedule, what was overridden."""
-    steps = data.train_size // cfg.data.batch_size
+    steps = data.steps_per_epoch
     total = steps * cfg.epochs
-    shape = (data.channels, data.image_size, data.image_size)
+    shape = (data.channels, *_image_shape(task.model, data.image_size))
     warm = warm_steps(cfg.schedule.warmup, total, steps)
     name = cfg.chosen.schedule
     text = (run.path / "overrides.txt").read_text().split()
@@ -34,13 +34,29 @@ def print_header(cfg: DictConfig, run: Run, task: Any, data: Any, trainer: Any) 
             parameters=build.count_parameters(task.model),
             macs=build.count_macs(task.model, shape),
             sizes={"train": data.train_size, "val": data.val_size, "test": data.test_size},
-            batch=_batch(cfg, trainer),
+            batch=_batch(cfg, trainer) if not data.about_batches() else _about(data, task.model, trainer),
             schedule=f"{name}, peak {cfg.optimizer.lr:g}, {warm:,} of {total:,} steps warm-up, {cfg.epochs} epochs",
             settings=settings,
             trains=trained_parts(task.model),
         ),
         quiet=False,
     )
+
+
+def _image_shape(model: Any, size: int) -> tuple[int, int]:
+    """Of the image whose cost is stated: whole patches where a model takes images of any size by patches."""
+    if not getattr(model, "takes_packs", False):
+        return size, size
+    return model.grid[0] * model.strides[0], model.grid[1] * model.strides[0]
+
+
+def _about(data: Any, model: Any, trainer: Any) -> str:
+    """Batches of images of many sizes, and by what kernel packed ones attend."""
+    text: str = data.about_batches()
+    if not hasattr(model, "kernel_for"):
+        return text
+    half = "mixed" in str(trainer.precision) or str(trainer.precision).startswith("16")
+    return f"{text}; attention kernel: {model.kernel_for(trainer.strategy.root_device, half=half)}"
 
 
 def trained_parts(model: nn.Module) -> str:

@@ -15,7 +15,7 @@ EXAMPLES = (
 )
 
 FLAGS = (
-    ("-m, --multirun", "run one job for each combination of comma-separated values"),
+    ("-m, --multirun", "one job for each combination of comma-separated values; again: what is left of them"),
     ("-c, --cfg job", "print the configuration, with computed values, and stop"),
     ("-i, --info", "what Hydra found: defaults, search path, plugins"),
     ("-cd, --config-dir DIR", "a folder of your own options, laid out as conf/ is"),

@@ -14,7 +14,7 @@ from vitexp.errors import CheckpointError, ConfigError, ResourceError, VitexpErr
 from vitexp.report.compare_page import Compared, compare_page
 from vitexp.report.run_page import run_page
 from vitexp.report.screen import say
-from vitexp.run import Run, find, open_run
+from vitexp.run import Run, find, is_first, open_run
 from vitexp.schema import GROUPS
 from vitexp.stranger import read_rules
 
@@ -48,7 +48,8 @@ def reporting(run: Run) -> Iterator[None]:
         yield
     finally:
         try:
-            write_run_page(run)
+            if is_first():
+                write_run_page(run)
         except (VitexpError, OSError, ValueError) as error:
             say(f"{PAGE} was not written: {error}", quiet=False)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vitexp.analyze import publish
 from vitexp.command import Command
 from vitexp.errors import ConfigError
 from vitexp.run import find
@@ -41,7 +42,8 @@ def prune(command: Command) -> dict[str, Any]:
     print_notes(notes, quiet=cfg.quiet)
     analysis = build.make(cfg.analysis.measure, trust=cfg.trust)
     plans = analysis.measure(subject(cfg, model, data))
-    write(analysis, {"trained": plans}, run.path / "analysis", title=title(cfg, run.name, analysis))
+    written = write(analysis, {"trained": plans}, run.path / "analysis", title=title(cfg, run.name, analysis))
+    publish(run, cfg, analysis.name, analysis.summary(plans), written[1])
     show(summary_table(analysis, {run.name: plans}), quiet=cfg.quiet)
     layers = slice_model(model, plans[-1].gates)
     before, after = (sum(p.numel() for p in m.parameters()) for m in (build.build_model(cfg, new_head=False), model))

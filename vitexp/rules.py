@@ -16,6 +16,11 @@ def patch_size(published: int, image_size: int) -> int:
     return max(candidates, default=2)
 
 
+def tokens(image_size: int, patch_size: int, images: int) -> int:
+    """How many tokens `images` square images of `image_size` have together."""
+    return int(images) * max(image_size // patch_size, 1) ** 2
+
+
 def stem_stride(published: int, image_size: int) -> int:
     """Pixels a cell of the map that a pyramid's first stage gets: the small-image rule for models with stages.
 

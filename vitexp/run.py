@@ -30,6 +30,8 @@ from vitexp.stranger import read_rules
 
 # The configuration with its interpolations, so that another verb can change one key and what depends on it follows.
 RULES = "rules.yaml"
+# Where the further processes of a distributed run find the folder that the first one has made.
+_SHARED = "VITEXP_RUN_FOLDER"
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "vitexp")
 
 
@@ -60,7 +62,8 @@ class Run:
     def update(self, **fields: Any) -> None:
         """Change fields of run.json, atomically."""
         self.record.update(fields)
-        write_json(self.path / "run.json", self.record)
+        if is_first():
+            write_json(self.path / "run.json", self.record)
 
     def acquire(self) -> None:
         """Hold the folder for this process.
@@ -68,6 +71,8 @@ class Run:
         Raises:
             ConfigError: another process works in it.
         """
+        if not is_first():
+            return
         self._lock = FileLock(self.path / ".lock")
         try:
             self._lock.acquire(timeout=0)
@@ -128,6 +133,8 @@ def create(cfg: DictConfig, *, argv: Sequence[str], overrides: Sequence[str], fo
     Raises:
         ResourceError: the place cannot be written to.
     """
+    if not is_first():
+        return open_run(Path(os.environ[_SHARED]))
     path = folder or _new_path(cfg)
     try:
         path.mkdir(parents=True, exist_ok=folder is not None)
@@ -140,10 +147,16 @@ def create(cfg: DictConfig, *, argv: Sequence[str], overrides: Sequence[str], fo
         run = Run(path)
         run.acquire()
         run.update(**_identity(cfg, argv), state="running")
+        os.environ[_SHARED] = str(path.resolve())
         point_last(Path(cfg.outputs), path)
     except OSError as error:
         raise ResourceError(f"cannot write to {path}: {error.strerror}; free it or choose outputs=<folder>") from error
     return run
+
+
+def is_first() -> bool:
+    """Whether this process keeps the books: each further device of a run has one more, which Lightning starts."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _new_path(cfg: DictConfig) -> Path:

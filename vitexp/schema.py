@@ -28,8 +28,12 @@ GROUPS = (
     "trainer",
     "logger",
     "analysis",
+    "sweeper",
     "experiment",
 )
+
+# Keys of a sweep (-m) that say how it goes, not what its jobs are.
+SWEEP_KEYS = ("slots", "only", "new")
 
 CHOICES = {
     "precision": ("auto", "32", "bf16", "16", "64"),
@@ -51,6 +55,8 @@ POSITIVE = (
     "analysis.nearest",
     "analysis.repeats",
     "analysis.rounds",
+    "sweeper.trials",
+    "sweeper.rung",
 )
 NOT_NEGATIVE = (
     "seed",
@@ -60,6 +66,10 @@ NOT_NEGATIVE = (
     "augment.off_epochs",
     "analysis.every",
     "analysis.finetune_epochs",
+    "sweeper.seed",
+    "sweeper.startup",
+    "sweeper.prune_after_trials",
+    "sweeper.prune_after_epochs",
 )
 # Shares in [0, 1] and, as tau, cosines that are worth a threshold.
 SHARES = ("analysis.tau", "analysis.block_ratio", "analysis.budget")
@@ -88,6 +98,7 @@ class RunConfig:
     trainer: Any = MISSING
     logger: Any = MISSING
     analysis: Any = MISSING
+    sweeper: Any = MISSING
     model: Any = MISSING
     # Every random number of the run is a function of this one.
     seed: int = 0
@@ -137,6 +148,12 @@ class RunConfig:
     file: str | None = None
     # evaluate, predict, export to=onnx: fold batch norms into convolutions first; the same outputs, sooner.
     fuse: bool = True
+    # -m: jobs side by side: auto (one a GPU; else by cores and memory) or a number.
+    slots: Any = "auto"
+    # -m: of a sweep that is continued, only its failed jobs: failed; null = all that is left.
+    only: str | None = None
+    # -m: a new sweep, even where one of the same jobs could be continued.
+    new: bool = False
     # Published figures of the shipped model, for `vitexp list models` and the tests; each conf/model file fills it in.
     reference: Any = field(default_factory=lambda: dict.fromkeys(REFERENCE))
     # benchmark: what is timed, beside whom, and how often they take turns.

@@ -24,6 +24,7 @@ def measure_all(
     analysis: Analysis,
     *,
     trained: bool,
+    label: str,
     beside: Mapping[str, DictConfig],
     notes: list[str],
 ) -> Measured:
@@ -33,12 +34,13 @@ def measure_all(
         cfg: with the analysis, and `checkpoint` the weights if there are any.
         analysis: from `cfg.analysis.measure`.
         trained: whether the model of `cfg` has learnt anything; if not, there is no second untrained one.
+        label: of the model of `cfg`.
         beside: label -> configuration of other runs, `checkpoint` their weights.
         notes: gets a line for each adapted tensor.
     """
     data = build.build_data(cfg)
     model = build.build_model(cfg, notes=notes, new_head=not trained)
-    measured = {"trained" if trained else "untrained": analysis.measure(subject(cfg, model, data))}
+    measured = {label: analysis.measure(subject(cfg, model, data))}
     if trained and analysis.compares and cfg.analysis.untrained:
         measured["untrained"] = measure_untrained(cfg, analysis, data)
     for label, other in beside.items():

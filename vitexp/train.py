@@ -32,5 +32,5 @@ def train(command: Command) -> dict[str, Any]:
     print_notes(notes, quiet=cfg.quiet)
     run = create(cfg, argv=command.argv, overrides=command.overrides, folder=command.folder)
     with requeued(cfg.get("requeue", False)), reporting(run), working(run):
-        run.update(classes=list(data.class_names), slurm_job=slurm.job())
+        run.update(classes=list(data.class_names), monitor=list(task.monitor), slurm_job=slurm.job())
         return fit(cfg, run, data, task)

@@ -24,6 +24,7 @@ TARGETS = {
     "torch.nn.LayerNorm",
     "pytorch_optimizer.Lamb",
     "pytorch_optimizer.Lion",
+    "vitexp.data.sampling.sampling",  # the one function of the data that a file names
 }
 
 

@@ -1,12 +1,17 @@
 """Amplitudes are those of the blocks' outputs, and grow by what a block adds."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from subjects import subject
 from tiny import tiny_vit
 from torch import nn
+from torch.nn import functional as F
 
 from vitexp.analysis.amplitude import Amplitude
+from vitexp.build import build_model
+from vitexp.config import compose
 from vitexp.errors import ConfigError
 
 
@@ -21,6 +26,9 @@ def test_equal_to_the_outputs_themselves() -> None:
             assert float(measured.variance[index]) == pytest.approx(float(x.var(-1, unbiased=False).mean()), rel=1e-5)
             assert float(measured.absolute[index]) == pytest.approx(float(x.abs().mean()), rel=1e-5)
     assert measured.names == ["blocks.0", "blocks.1", "blocks.2"]
+    with torch.no_grad():
+        loss = F.cross_entropy(model(looked.images), looked.labels)
+    assert measured.loss == pytest.approx(float(loss), rel=1e-5)
 
 
 class Doubling(nn.Module):
@@ -31,7 +39,7 @@ class Doubling(nn.Module):
             stage.weight.data = 2 * torch.eye(3)[:, :, None, None]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.stages(images)
+        return self.stages(images).mean((2, 3))
 
 
 def test_stages_of_a_pyramid_and_the_ratio() -> None:
@@ -44,3 +52,21 @@ def test_stages_of_a_pyramid_and_the_ratio() -> None:
 def test_without_blocks_it_is_refused() -> None:
     with pytest.raises(ConfigError, match="has no blocks and no stages; it needs"):
         Amplitude().measure(subject(nn.Conv2d(3, 3, 1)))
+
+
+def test_norms_and_attentions_stand_beside_each_other(tmp_path: Path) -> None:
+    """The paper's figure: pre-norm with plain attention and residual post-norm with cosine, on the same images."""
+    analysis, measured = Amplitude(), {}
+    small = ["model=swinv2", "model.dim=16", "model.depths=[1,2]", "model.num_heads=[2,2]", "size=16", "data=fake"]
+    for norm, attention in (("pre", "softmax"), ("res_post", "cosine")):
+        model = build_model(compose([*small, f"model.block.norm={norm}", f"attention={attention}"]))
+        measured[f"{norm}, {attention}"] = analysis.measure(subject(model, count=2))
+    pre, res_post = (one.variance for one in measured.values())
+    assert res_post[1] == res_post[2], "at the start each such block is the identity"
+    assert pre[1] != pre[2]
+    analysis.draw(measured, tmp_path / "amplitude.png", "swin, 2 images")
+    drawn = (tmp_path / "amplitude.svg").read_text()
+    assert all(f"{name}, loss" in drawn for name in measured)
+    rows = analysis.rows(measured["pre, softmax"])
+    assert list(rows[0]) == ["block", "name", "variance", "absolute", "gradient", "loss"]
+    assert len(rows) == 3

@@ -6,8 +6,9 @@ import pytest
 from subjects import subject
 from tiny import tiny_vit
 
-from vitexp.analysis.profile import KINDS, Profile, Profiled, _macs, kind_of, part_of
+from vitexp.analysis.profile import KINDS, Profile, Profiled, _macs, kind_of
 from vitexp.build import count_macs
+from vitexp.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -33,17 +34,10 @@ def test_kinds(operation: str, kind: str) -> None:
     assert kind_of(operation) == kind
 
 
-def test_parts() -> None:
-    model = tiny_vit()
-    assert part_of(model.blocks[0].attention) == "attention"
-    assert part_of(model.blocks[0].mlp) == "mlp"
-    assert part_of(model.blocks[0].norm1) is None
-    assert part_of(model.blocks[0].attention.out) is None
-
-
 def test_multiply_accumulates_by_part() -> None:
     model = tiny_vit(dim=32, depth=2)
-    macs = _macs(model, subject(model, count=2).images)
+    images = subject(model, count=2).images
+    macs = _macs(model, lambda: model(images))
     tokens, dim = 17, 32
     assert macs["mlp"] == 2 * 2 * 8 * tokens * dim * dim
     assert macs["attention"] == 2 * 2 * (4 * tokens * dim * dim + 2 * tokens * tokens * dim)
@@ -55,7 +49,7 @@ def test_shares_and_picture(tmp_path: Path) -> None:
     kinds = dict(zip(KINDS, (6.0, 1.0, 1.0, 0.5, 0.5, 1.0), strict=True))
     parts, macs = {"attention": 2.0, "mlp": 4.0, "rest": 1.0}, {"attention": 30, "mlp": 60, "rest": 10}
     measured = Profile(kinds=kinds, parts=parts, macs=macs, latency=0.5, images=4, peak=400.0)
-    analysis = Profiled(repeats=2)
+    analysis = Profiled(repeats=2, backward=False)
     values = analysis.summary(measured)
     assert values["memory_bound_share"] == pytest.approx(0.3)
     assert values["attention_to_mlp"] == 0.5
@@ -66,9 +60,24 @@ def test_shares_and_picture(tmp_path: Path) -> None:
     assert len(analysis.rows(measured)) == len(KINDS) + 3
 
 
+def test_backward_is_twice_the_forward_in_multiply_accumulates() -> None:
+    """Of each product the gradients of both factors."""
+    model = tiny_vit(dim=32, depth=2).eval()
+    looked = subject(model, count=2)
+    forward = _macs(model, lambda: model(looked.images))
+    step = _macs(model, Profiled(repeats=1, backward=True)._work(model, looked.images, looked.labels))
+    assert step["mlp"] == 3 * forward["mlp"]
+    assert step["attention"] == 3 * forward["attention"]
+    assert 2 * forward["rest"] <= step["rest"] <= 3 * forward["rest"], "images need no gradient"
+    model.requires_grad_(False)
+    with pytest.raises(ConfigError, match=r"nothing of this model trains; .* use analysis\.backward=false"):
+        Profiled(repeats=1, backward=True).measure(looked)
+
+
 @pytest.mark.slow  # the profiler takes seconds to start
-def test_a_model_is_profiled() -> None:
-    model, analysis = tiny_vit(dim=32, depth=2), Profiled(repeats=2)
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_model_is_profiled(backward: bool) -> None:
+    model, analysis = tiny_vit(dim=32, depth=2), Profiled(repeats=2, backward=backward)
     measured = analysis.measure(subject(model, count=2))
     values = analysis.summary(measured)
     assert sum(values[f"{kind}_share"] for kind in KINDS) == pytest.approx(1.0)

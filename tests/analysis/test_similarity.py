@@ -1,5 +1,8 @@
 """The similarity of maps is its formula: closed forms, invariances, and equal to the naive stack of all maps."""
 
+import json
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -157,3 +160,48 @@ def test_the_picture_is_drawn_twice(tmp_path: Path) -> None:
     assert (tmp_path / "similarity.png").stat().st_size > 10_000
     assert "<svg" in (tmp_path / "similarity.svg").read_text()[:600]
     assert len(analysis.rows(measured["trained"])) == 3 + 3 * 1 + 3
+
+
+@pytest.mark.slow  # a minute, and the memory that the streaming saves
+def test_a_deep_model_and_many_images_in_a_gigabyte_and_sooner_than_the_stack() -> None:
+    """32 blocks x 12 heads x 197 tokens: 64 images streamed; the stack, pair by pair, of four."""
+    streamed, stacked = (measured_apart(count, work) for count, work in ((64, STREAMED), (4, STACKED)))
+    print(f"streamed {streamed}, stacked {stacked}")
+    assert streamed["mebibytes"] < 1024
+    assert streamed["seconds"] < stacked["seconds"]
+
+
+STREAMED = "build().measure(looked)"
+STACKED = """
+kept = []
+look(model, looked.images, lambda block, maps: kept.append(maps["softmax"]))
+stack = torch.stack(kept)
+for p in range(len(stack)):
+    for q in range(p):
+        pairs = torch.cosine_similarity(stack[p], stack[q], dim=-2)
+        pairs.mean(), (pairs > 0.5).double().mean()
+"""
+MEASURE = """
+import json, resource, sys, time
+import torch
+sys.path[:0] = sys.argv[3:]
+from subjects import subject
+from test_similarity import build, look
+from tiny import patch_stem, tiny_vit
+torch.set_num_threads(1)
+model = tiny_vit(image_size=224, stem=patch_stem(16), depth=32, dim=192, num_heads=12).eval()
+looked = subject(model, count=int(sys.argv[1]), size=224)
+before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+exec(sys.argv[2])
+seconds = (time.perf_counter() - start) / len(looked.images)
+grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+print(json.dumps({"seconds": round(seconds, 4), "mebibytes": round(grown)}))
+"""
+
+
+def measured_apart(count: int, work: str) -> dict[str, float]:
+    """Seconds an image, and how much the largest memory of a process of its own has grown."""
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    command = [sys.executable, "-c", MEASURE, str(count), work, *folders]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitexp import fit
 from vitexp.callback.wandb_logger import (
     WandbLogger,
     WandbSettings,
@@ -23,6 +24,8 @@ from vitexp.callback.wandb_logger import (
     start_wandb,
     without_secrets,
 )
+from vitexp.config import compose
+from vitexp.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wandb.*")
 
@@ -209,3 +212,12 @@ def test_secrets_go_and_settings_stay() -> None:
     }
     kept = {"model": config["model"], "hub": {}, "secret": None}
     assert without_secrets(config) == kept
+
+
+def test_the_jobs_of_a_sweep_are_one_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[str | None] = []
+    monkeypatch.setattr(fit, "build_loggers", lambda settings, *, group, **rest: groups.append(group) or [])
+    for folder in ("sweeps/2026-11-24_101500/0-seed=0", "sweeps/2026-11-24_101500/1-seed=1", "2026-11-24/101500-alone"):
+        (tmp_path / folder).mkdir(parents=True)
+        fit._loggers(compose(["logger=none"]), Run(tmp_path / folder), None)
+    assert groups == ["2026-11-24_101500", "2026-11-24_101500", None]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hybrid import timm_hybrid, tiny_hybrid
 from safetensors.torch import save_file
+from tiny import randomise
 
 from vitexp.checkpoint.load import export_names, load_weights
 
@@ -89,3 +90,38 @@ def test_npz_loads_into_timm_as_into_ours(tmp_path, geometry, old):
     assert load_weights(model, tmp_path / "read.npz") == []
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(model(images), reference(images), atol=1e-5, rtol=1e-5)
+
+
+def test_hugging_faces_backbone_loads_strictly(tmp_path):
+    """Their hybrid is a BiT backbone in front of a ViT; the ViT part is the one that test_names_vit compares."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BitConfig(
+        layer_type="bottleneck",
+        depths=[1, 2],
+        hidden_sizes=[256, 512],
+        embedding_size=64,
+        num_groups=32,
+        global_padding="same",
+        embedding_dynamic_padding=True,
+        out_features=["stage2"],
+    )
+    torch.manual_seed(0)
+    backbone = randomise(transformers.BitBackbone(config), seed=1).eval()
+    vit = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8
+    )
+    theirs = transformers.ViTForImageClassification(vit)
+    theirs.classifier = torch.nn.Linear(16, 5)
+    state = theirs.state_dict()
+    patches = "vit.embeddings.patch_embeddings."
+    state[f"{patches}projection.weight"] = torch.randn(16, 512, 1, 1)
+    state |= {f"{patches}backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "hf.safetensors")
+    model = tiny_hybrid().eval()
+    assert load_weights(model, tmp_path / "hf.safetensors") == []
+    images = torch.randn(2, 3, 32, 32)
+    expected = backbone(images).feature_maps[-1]
+    found = {}
+    model.stem.units[-1].register_forward_hook(lambda module, args, output: found.update(map=output))
+    model(images)
+    torch.testing.assert_close(found["map"], expected, rtol=1e-5, atol=1e-5 * float(expected.detach().abs().max()))

@@ -71,7 +71,12 @@ def test_published_count_of_heads(classes, expected):
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "expected"), [("vit_nano", "digits", 58_346), ("vit_micro", "cifar100", 655_108)]
+    ("name", "data", "expected"),
+    [
+        ("vit_nano", "digits", 58_346),
+        ("vit_micro", "cifar100", 655_108),
+        ("navit_nano", "cifar100", 398_948),
+    ],
 )
 def test_count_that_the_file_states(name, data, expected):
     cfg = compose([f"model={name}", f"data={data}"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vitexp.report.plot_sweep import against, curves_of, swept_number
+from vitexp.report.plot_sweep import against, analyses_against, curves_of, swept_number
 
 
 def job(regime: str, lr: str, seed: int, score: float | None) -> dict:
@@ -41,3 +41,20 @@ def test_no_number_no_picture(tmp_path: Path) -> None:
     rows = [{"overrides": {"seed": str(seed), "regime": "head"}, "metrics": {"test/top1": 0.5}} for seed in range(5)]
     assert against(rows, tmp_path / "sweep.png") is None
     assert not list(tmp_path.iterdir())
+
+
+def test_headline_values_of_analyses_have_a_picture_each(tmp_path: Path) -> None:
+    rows = [
+        {
+            "overrides": {"model.depth": str(depth), "attention": attention},
+            "metrics": {f"analysis/similarity/{kind}/similar_blocks": float(depth), "analysis/heads/mean": 0.5},
+        }
+        for depth in (4, 8, 12)
+        for attention, kind in (("softmax", "softmax"), ("reattention", "mixed"))
+    ]
+    written = analyses_against(rows, tmp_path)
+    assert [path.name for path in written] == ["sweep_similarity.png", "sweep_heads.png"]
+    assert all(path.stat().st_size > 5_000 for path in written)
+    assert analyses_against(rows[:4], tmp_path / "none") == []
+    curves = curves_of(rows, "model.depth", "analysis/similarity/mixed/similar_blocks")
+    assert curves == {"reattention": [(4.0, 4.0, 0.0), (8.0, 8.0, 0.0), (12.0, 12.0, 0.0)]}

@@ -39,6 +39,8 @@ def test_number() -> None:
     assert number(1234567) == "1,234,567"
     assert number(0.98765) == "0.9877"
     assert number(3e-5) == "3.00e-05"
+    assert number(12843.21) == "12,843.2"
+    assert number(99.5) == "99.5000"
     assert number(None) == "–"
     assert number(math.inf) == "inf"
     assert number("\x1b[0m").isprintable()

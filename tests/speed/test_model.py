@@ -9,7 +9,7 @@ from commands import command
 from tiny import conv_stem, tiny_vit
 
 from vitexp.errors import ConfigError
-from vitexp.speed.model import awake, native, require_equal, time_model, without_drops
+from vitexp.speed.model import awake, native, require_equal, time_model, trains, without_drops
 
 SMALL = ["data=fake", "bs=2", "size=32", "benchmark.repeats=1", "against=none"]
 
@@ -32,7 +32,7 @@ def test_what_the_command_chose_stays() -> None:
 def test_ours_is_timed_beside_the_plain_loop(extra: list[str]) -> None:
     report = time_model(command("model=vit_micro", *SMALL, *extra))
     assert [row[:2] for row in report.rows] == [
-        (what, name) for what in ("training step", "forward") for name in ("plain", "vitexp")
+        (what, name) for what in ("forward", "training step") for name in ("plain", "vitexp")
     ]
     assert report.ratios.keys() == {"training step", "training step over plain", "forward", "forward over plain"}
     assert all(len(row) == len(report.columns) for row in report.rows)
@@ -46,11 +46,20 @@ def test_timms_model_takes_our_weights() -> None:
 
 
 @pytest.mark.parametrize("model", ["mobilevit_xxs", "mobilevitv2_050", "efficientvit_m0", "swinv2"])
-def test_every_family_is_still_timms_model_after_its_training_steps(model: str) -> None:
+def test_every_family_is_timms_model_in_both_modes(model: str) -> None:
     pytest.importorskip("timm")
     size = "size=224" if model.startswith("efficient") else "size=64"
     report = time_model(command(f"model={model}", "bs=2", size, "benchmark.repeats=1"))
     assert [row[1] for row in report.rows] == ["timm", "plain", "vitexp"] * 2
+
+
+def test_one_image_has_no_training_step_behind_a_batch_norm_of_vectors() -> None:
+    with_norm, without = torch.nn.Sequential(torch.nn.BatchNorm1d(2)), torch.nn.Sequential(torch.nn.BatchNorm2d(2))
+    assert not trains(with_norm, batch=1)
+    assert trains(with_norm, batch=2)
+    assert trains(without, batch=1)
+    report = time_model(command("model=efficientvit_m0", "bs=1", "against=none", "benchmark.repeats=1"))
+    assert [row[0] for row in report.rows] == ["forward", "forward"]
 
 
 def test_nothing_is_dropped_while_timed() -> None:

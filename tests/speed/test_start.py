@@ -1,10 +1,12 @@
 """The start of a run is seen from outside, by the first row of its metrics."""
 
+import sys
 from pathlib import Path
 
 import pytest
 from commands import command
 
+from vitexp.config import conf_dir
 from vitexp.errors import VitexpError
 from vitexp.speed import start
 
@@ -25,8 +27,17 @@ def test_a_run_that_cannot_start_is_said_to() -> None:
 
 
 def test_the_ratio_is_of_our_time_to_the_imports(monkeypatch) -> None:
-    monkeypatch.setattr(start, "seconds_of", lambda arguments: 2.0)
+    monkeypatch.setattr(start, "seconds_of", lambda arguments, codes=(0,): 2.0 if "-c" in arguments else 3.0)
     monkeypatch.setattr(start, "first_step", lambda overrides: 2.5)
     report = start.time_start(command("bs=32", "benchmark.repeats=2"))
-    assert report.ratios == {"first step over import": 1.25}
+    assert report.ratios["first step over import"] == 1.25
+    assert report.ratios["vitexp --help over composing"] == pytest.approx(1.5)
+    assert len(report.ratios) == 1 + len(start.ANSWERS)
     assert report.rows[1][0] == "vitexp data.batch_size=32"
+
+
+def test_hydra_composes_these_files_without_us() -> None:
+    assert start.seconds_of([sys.executable, "-c", start.COMPOSING, str(conf_dir())]) > 0
+    assert start._answer("lr=abc") > 0  # a mistake is an answer too
+    with pytest.raises(VitexpError, match="ended with 3"):
+        start.seconds_of([sys.executable, "-c", "raise SystemExit(3)"])

@@ -1,4 +1,6 @@
-"""Where the time of a forward goes (Liu et al., "EfficientViT", 2023, section 2.1, Fig. 2 and 3), by torch.profiler.
+"""Where the run time goes (Liu et al., "EfficientViT", 2023, section 2.1, Fig. 2 and 3), by torch.profiler.
+
+Of a forward, or of one with the gradients of the loss behind it, in evaluation.
 
 By kind of operation: arithmetic (matrix products, convolutions, fused attention) against memory-bound ones (reshaping,
 copies, element-wise work with softmax, normalisation). By part of the model: attention modules, MLPs, the rest; beside
@@ -8,8 +10,7 @@ attention kernel all counts as arithmetic. EfficientViT's LocalMlp counts as an 
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,12 +18,15 @@ from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitexp.analysis.base import Analysis, Row, Subject
 from vitexp.analysis.maps import evaluating
+from vitexp.analysis.parts import passing
+from vitexp.errors import ConfigError
 
 # Words in the name of an aten operation -> kind; the first that matches counts.
 _WORDS = (
@@ -41,6 +45,7 @@ _WORDS = (
     ),
 )
 KINDS = ("arithmetic", "element-wise", "normalisation", "copy", "reshape", "other")
+Shares = dict[str, float]
 MEMORY_BOUND = ("element-wise", "normalisation", "copy", "reshape")
 PARTS = ("attention", "mlp", "rest")
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler reports on standard error that there is no GPU
@@ -70,24 +75,40 @@ class Profiled(Analysis):
 
     Args:
         repeats: forwards that are timed and profiled.
+        backward: whether each is a forward with the gradient of the loss behind it, as a training step has.
     """
 
     name: ClassVar[str] = "profile"
     compares: ClassVar[bool] = False
 
-    def __init__(self, *, repeats: int) -> None:
-        self.repeats = repeats
+    def __init__(self, *, repeats: int, backward: bool) -> None:
+        self.repeats, self.backward = repeats, backward
 
     def measure(self, subject: Subject) -> Profile:
         """Time, count and profile one batch of all images."""
         model, images = subject.model, subject.images
-        with torch.no_grad(), evaluating(model):
-            model.forward(images)  # warm: the first call allocates and chooses kernels
-            latency = _median_seconds(lambda: model.forward(images), images.device, self.repeats)
-            kinds, parts = _profiled(model, images, self.repeats)
-            macs = _macs(model, images)
+        work = self._work(model, images, subject.labels)
+        with torch.set_grad_enabled(self.backward), evaluating(model):
+            work()  # warm: the first call allocates and chooses kernels
+            latency = _median_seconds(work, images.device, self.repeats)
+            kinds, parts = _profiled(model, work, images.device.type == "cuda", self.repeats)
+            macs = _macs(model, work)
         return Profile(
             kinds=kinds, parts=parts, macs=macs, latency=latency, images=len(images), peak=peak_macs(images.device)
+        )
+
+    def _work(self, model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], object]:
+        """One forward, or one with the gradient of the loss."""
+        if not self.backward:
+            return lambda: model.forward(images)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not trained:
+            raise ConfigError(
+                "analysis.backward=true profiles a training step and nothing of this model trains; it needs a regime"
+                " that trains something; use analysis.backward=false"
+            )
+        return lambda: torch.autograd.grad(
+            F.cross_entropy(model.forward(images).float(), labels), trained, allow_unused=True
         )
 
     def summary(self, measured: Profile) -> dict[str, float]:
@@ -125,7 +146,8 @@ class Profiled(Analysis):
         one: Profile = next(iter(measured.values()))
         values = self.summary(one)
         note = (
-            f"{1000 * one.latency:.3g} ms for {one.images} images, {values['gmacs_per_second']:.3g} GMAC/s,"
+            f"{'forward and backward' if self.backward else 'forward'}: {1000 * one.latency:.3g} ms for"
+            f" {one.images} images, {values['gmacs_per_second']:.3g} GMAC/s,"
             f" {100 * values['share_of_peak']:.0f} % of a {_SIDE}-square matrix product here"
         )
         shares(one.kinds, MEMORY_BOUND, one.parts, one.macs, out, note=note, title=title)
@@ -135,13 +157,6 @@ def kind_of(operation: str) -> str:
     """The kind of an aten operation by its name."""
     name = operation.lower()
     return next((kind for kind, words in _WORDS if any(word in name for word in words)), "other")
-
-
-def part_of(module: nn.Module) -> str | None:
-    """Attention for what stands in vitexp.attention, mlp for a class of that name; None for anything else."""
-    if type(module).__module__.startswith("vitexp.attention.") and hasattr(module, "num_heads"):
-        return "attention"
-    return "mlp" if type(module).__name__.endswith("Mlp") else None
 
 
 def peak_macs(device: torch.device) -> float:
@@ -163,14 +178,21 @@ def _median_seconds(work: Callable[[], object], device: torch.device, repeats: i
     return median(seconds)
 
 
-def _profiled(model: nn.Module, images: Tensor, repeats: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of one forward by kind and by part."""
-    on_gpu = images.device.type == "cuda"
+def _profiled(model: nn.Module, work: Callable[[], object], on_gpu: bool, repeats: int) -> tuple[Shares, Shares]:
+    """Seconds of one call of `work` by kind and by part."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with _marked(model), profile(activities=activities, acc_events=True) as profiler:
+    open_marks: list[Any] = []
+
+    def enter(part: str) -> None:
+        open_marks.append(record_function(f"vitexp::{part}").__enter__())
+
+    def leave(part: str) -> None:
+        open_marks.pop().__exit__(None, None, None)
+
+    with passing(model, enter, leave), profile(activities=activities, acc_events=True) as profiler:
         for _ in range(repeats):
             with record_function("vitexp::whole"):
-                model.forward(images)
+                work()
     kinds = dict.fromkeys(KINDS, 0.0)
     marks = dict.fromkeys(("attention", "mlp", "whole"), 0.0)
     for event in profiler.key_averages():
@@ -185,50 +207,18 @@ def _profiled(model: nn.Module, images: Tensor, repeats: int) -> tuple[dict[str,
     return kinds, {"attention": marks["attention"], "mlp": marks["mlp"], "rest": rest}
 
 
-@contextmanager
-def _marked(model: nn.Module) -> Iterator[None]:
-    """Let each part run under a mark of its name."""
-    marks: list[Any] = []
-
-    def enter(module: nn.Module, inputs: Any) -> None:
-        marks.append(record_function(f"vitexp::{part_of(module)}").__enter__())
-
-    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-        marks.pop().__exit__(None, None, None)
-
-    with ExitStack() as stack:
-        for module in _parts(model).values():
-            stack.callback(module.register_forward_pre_hook(enter).remove)
-            stack.callback(module.register_forward_hook(leave).remove)
-        yield
-
-
-def _parts(model: nn.Module) -> dict[str, nn.Module]:
-    """Attentions and MLPs by name; one inside another is the outer one's."""
-    found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in found)
-        if not inside and part_of(module) is not None:
-            found[name] = module
-    return found
-
-
-def _macs(model: nn.Module, images: Tensor) -> dict[str, int]:
+def _macs(model: nn.Module, work: Callable[[], object]) -> dict[str, int]:
     """Multiply-accumulates of the batch by part; the plain attention kernel is one that the counter knows."""
     macs, begun = {"attention": 0, "mlp": 0}, list[int]()
-    with ExitStack() as stack:
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        counter = stack.enter_context(FlopCounterMode(display=False))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
 
-        def enter(module: nn.Module, inputs: Any) -> None:
+        def enter(part: str) -> None:
             begun.append(counter.get_total_flops())
 
-        def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-            macs[str(part_of(module))] += (counter.get_total_flops() - begun.pop()) // 2
+        def leave(part: str) -> None:
+            macs[part] += (counter.get_total_flops() - begun.pop()) // 2
 
-        for module in _parts(model).values():
-            stack.callback(module.register_forward_pre_hook(enter).remove)
-            stack.callback(module.register_forward_hook(leave).remove)
-        model.forward(images)
+        with passing(model, enter, leave):
+            work()
         total = counter.get_total_flops() // 2
     return {**macs, "rest": total - sum(macs.values())}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitexp.attention.documents import Documents
 from vitexp.errors import ConfigError
 from vitexp.layer.init import xavier_
 
@@ -25,9 +26,11 @@ class DenseAttention(nn.Module, ABC):
 
     Flags, read from the class before anything is built: `takes_mask` (bool, True = may attend), `takes_bias` (added to
     the scores), `takes_context` (tokens that are keys and values but never queries), `needs_grid` (a token for each
-    cell of `grid` and no other).
+    cell of `grid` and no other). `takes_documents`: `attend` hands its mask to `fused_attention` and to nothing else,
+    so that packed images may come as `Documents`; to others they come as the bool mask.
     """
 
+    takes_documents: bool = False
     takes_mask: ClassVar[bool] = True
     takes_bias: ClassVar[bool] = True
     takes_context: ClassVar[bool] = True
@@ -47,7 +50,12 @@ class DenseAttention(nn.Module, ABC):
         xavier_(self.out)
 
     def forward(
-        self, x: Tensor, *, context: Tensor | None = None, mask: Tensor | None = None, bias: Tensor | None = None
+        self,
+        x: Tensor,
+        *,
+        context: Tensor | None = None,
+        mask: Tensor | Documents | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
         """(B, N, D) -> (B, N, D).
 
@@ -55,10 +63,13 @@ class DenseAttention(nn.Module, ABC):
             x: tokens; queries, keys and values.
             context: (B or 1, M, D), more keys and values after those of x.
             mask: bool, True = may attend, broadcast to (B, H, N, N + M); a query that may attend nothing gives zeros.
+                Or which tokens are of one image, where there is neither context nor bias.
             bias: float, added to the scores, broadcast to (B, H, N, N + M); -inf hides as the mask does.
         """
+        if isinstance(mask, Documents) and not self.takes_documents:
+            mask = mask.dense
         q, k, v = self.qkv(x, context)
-        values = self.attend(q, k, v, mask, bias)
+        values = self.attend(q, k, v, mask, bias)  # type: ignore[arg-type]
         return self.out(values.transpose(1, 2).flatten(2))  # (B, N, D)
 
     def qkv(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,7 +117,7 @@ def fused_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    mask: Tensor | None = None,
+    mask: Tensor | Documents | None = None,
     bias: Tensor | None = None,
     *,
     scale: float,
@@ -116,6 +127,9 @@ def fused_attention(
 
     The CPU has no such kernel where the bias trains; what torch does there takes longer than the map in three steps.
     """
+    if isinstance(mask, Documents):
+        assert bias is None, "images in one sequence share no bias"
+        return mask.attention(q, k, v, scale=scale, dropout_rate=dropout_rate)
     if bias is not None:
         bias = bias.to(q.dtype)
         trains = bias.requires_grad and torch.is_grad_enabled()

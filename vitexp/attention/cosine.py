@@ -59,6 +59,7 @@ class Cosine(DenseAttention):
         if chunk < 0:
             raise ConfigError(f"model.attention.chunk={chunk} is no number of tokens; use 0 for all at once, or 4096")
         self.max_log_scale, self.chunk = math.log(max_scale), chunk
+        self.takes_documents = chunk == 0
         self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(scale)))
         if qkv_bias:
             self.qkv_projection = KeylessBias(dim)

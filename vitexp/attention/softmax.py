@@ -11,6 +11,8 @@ from vitexp.attention.base import DenseAttention, fused_attention, masked_softma
 class Softmax(DenseAttention):
     """softmax(q k^T / (temperature sqrt(d)) + bias) v: (B, N, D) -> (B, N, D)."""
 
+    takes_documents = True
+
     def __init__(
         self,
         dim: int,

@@ -42,7 +42,31 @@ def build_loggers(
     choice = settings["choice"]
     if choice not in CHOICES:
         raise ConfigError(f"logger.choice={choice} is not known; use {', '.join(CHOICES)}")
-    loggers: list[Logger] = [MetricsFile(Path(run_dir) / "metrics.csv", resume_step=resume_step)]
+    metrics = MetricsFile(Path(run_dir) / "metrics.csv", resume_step=resume_step)
+    others = viewers(
+        settings,
+        run_dir=run_dir,
+        run_name=run_name,
+        config=config,
+        group=group,
+        resume_step=resume_step,
+        wandb_id=wandb_id,
+    )
+    return [metrics, *others]
+
+
+def viewers(
+    settings: Mapping[str, Any],
+    *,
+    run_dir: Path,
+    run_name: str,
+    config: Mapping[str, Any],
+    group: str | None,
+    resume_step: int | None,
+    wandb_id: str | None,
+) -> list[Logger]:
+    """Of the loggers for `logger=` those that also take pictures: TensorBoard's and wandb's."""
+    choice, loggers = settings["choice"], list[Logger]()
     if choice in ("auto", "tensorboard"):
         purge = None if resume_step is None else resume_step + 1
         loggers.append(Events(run_dir, flush_seconds=settings["tensorboard"]["flush_seconds"], purge_step=purge))

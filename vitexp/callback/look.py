@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from rich.console import RenderableType
 
 from vitexp.analysis.base import Analysis
-from vitexp.analysis.write import write
+from vitexp.analysis.write import summary_table, write
 from vitexp.callback.logger import log_picture
 
 
@@ -38,6 +39,7 @@ class Look(Callback):
         self.analysis, self.every = analysis, every
         self.subject, self.untrained = subject, untrained
         self.folder, self.title = folder, title
+        self.measured: dict[str, Any] = {}  # label -> what was measured at the end
         self._measured: Any = None
         self._measured_at = -1
 
@@ -57,12 +59,16 @@ class Look(Callback):
             return
         if self._measured_at != trainer.global_step:
             self._measure(trainer, pl_module)
-        measured = {"trained": self._measured}
+        self.measured = {"trained": self._measured}
         if self.untrained is not None:
-            measured["untrained"] = self.untrained(pl_module)
-        for path in write(self.analysis, measured, self.folder, title=self.title):
+            self.measured["untrained"] = self.untrained(pl_module)
+        for path in write(self.analysis, self.measured, self.folder, title=self.title):
             if path.suffix == ".png":
                 log_picture(trainer.loggers, f"analysis/{self.analysis.name}", path, trainer.global_step)
+
+    def table(self) -> RenderableType:
+        """Headline values at the end of the training."""
+        return summary_table(self.analysis, self.measured)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._measured, self._measured_at = self.analysis.measure(self.subject(pl_module)), trainer.global_step

@@ -7,7 +7,10 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from vitexp.packed import PackedImages
+
 NUM_SHOWN = 25
+SIDE = 96  # pixels of a packed image's picture
 
 
 class Pictures(Callback):
@@ -21,10 +24,11 @@ class Pictures(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep the first batch, as the model sees it."""
         images, labels = batch
-        if (
-            self.batch is None and batch_idx == 0 and trainer.is_global_zero and images.ndim == 4
-        ):  # else cached features
-            self.batch = images[:NUM_SHOWN].detach().cpu(), labels[:NUM_SHOWN].detach().cpu()
+        if self.batch is not None or batch_idx or not trainer.is_global_zero:
+            return
+        shown = _pictures(images, torch.arange(min(NUM_SHOWN, len(labels))))
+        if shown.ndim == 4:  # else cached features
+            self.batch = shown, labels[:NUM_SHOWN].detach().cpu()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier test."""
@@ -50,8 +54,9 @@ class Pictures(Callback):
         counts = torch.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes).cpu()
         self.confusion = counts if self.confusion is None else self.confusion + counts
         wrong = predicted != labels
-        columns = {"images": images, "true": labels, "predicted": predicted, "confidence": confidence}
+        columns = {"true": labels, "predicted": predicted, "confidence": confidence}
         rows = {name: column[wrong].detach().cpu() for name, column in columns.items()}
+        rows["images"] = _pictures(images, wrong.nonzero().flatten())
         if self._mistakes:
             rows = {name: torch.cat([self._mistakes[name], row]) for name, row in rows.items()}
         surest = rows["confidence"].argsort(descending=True, stable=True)[:NUM_SHOWN]
@@ -84,3 +89,10 @@ class Pictures(Callback):
                 mistakes(pixels, rows["true"], rows["predicted"], rows["confidence"], names, out, title=title)
             )
         return written
+
+
+def _pictures(images: Tensor | PackedImages, which: Tensor) -> Tensor:
+    """Some images of a batch, on the CPU: (n, C, H, W); packed ones in the corner of squares of one size."""
+    if isinstance(images, PackedImages):
+        return images.pictures(which.tolist(), SIDE).detach().cpu()
+    return images[which.to(images.device)].detach().cpu()

@@ -24,8 +24,16 @@ _TIMM_HYBRID = (
     (r"^patch_embed\.backbone\.stages\.(\d+)\.blocks\.(\d+)\.downsample\.", r"stem.units.\1.\2.shortcut."),
     (r"^patch_embed\.backbone\.stages\.(\d+)\.blocks\.(\d+)\.(conv|norm)(\d)\.", r"stem.units.\1.\2.conv\4.\3."),
 )
+_HF_HYBRID = (  # a BiT backbone, whose convolutions and norms stand side by side
+    (r"^embeddings\.patch_embeddings\.backbone\.bit\.embedder\.convolution\.", "stem.root.conv."),
+    (r"^embeddings\.patch_embeddings\.backbone\.bit\.embedder\.norm\.", "stem.root.norm."),
+    (r"^embeddings\.patch_embeddings\.backbone\.bit\.encoder\.stages\.(\d+)\.layers\.(\d+)\.", r"stem.units.\1.\2."),
+    (r"^(stem\.units\..*)downsample\.", r"\1shortcut."),
+    (r"^(stem\.units\..*)(conv|norm)(\d)\.", r"\1conv\3.\2."),
+)
 _HF = (
     (r"^vit\.", ""),
+    *_HF_HYBRID,
     (r"^embeddings\.cls_token$", "class_token"),
     (r"^embeddings\.position_embeddings$", "position"),
     (r"^embeddings\.patch_embeddings\.projection\.", "stem.projection."),

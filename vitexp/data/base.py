@@ -19,14 +19,16 @@ from vitexp.data.features import FeatureLoader
 from vitexp.data.image import open_image
 from vitexp.data.loader import Feed, FolderLoader, MemoryLoader
 from vitexp.data.order import EpochOrder, require_divisible
+from vitexp.data.pack_loader import PackedFileLoader, PackedMemoryLoader
+from vitexp.data.pack_order import Packing, PackOrder
 from vitexp.data.pixels import Pixels
-from vitexp.data.source import FileSource, MemorySource
+from vitexp.data.source import FileSource, MemorySource, image_sizes
 from vitexp.data.transform import evaluation_crop
 from vitexp.errors import ConfigError, DataError
 from vitexp.seeding import permutation
 
 Source = MemorySource | FileSource
-Loader = MemoryLoader | FolderLoader | FeatureLoader
+Loader = MemoryLoader | FolderLoader | FeatureLoader | PackedMemoryLoader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,7 @@ class Batches:
 
     size: the global batch, of one optimiser step; accumulate: micro-batches it is cut into; num_workers: processes
     that decode files, at most one a core (no result depends on it); timeout: seconds to wait for them; seed, epochs:
-    the run's.
+    the run's; sampling: how images become batches, None for batches of images of one size.
     """
 
     size: int
@@ -44,6 +46,7 @@ class Batches:
     timeout: float
     seed: int
     epochs: int
+    sampling: Packing | None = None
 
 
 class ImageData(LightningDataModule):
@@ -137,6 +140,24 @@ class ImageData(LightningDataModule):
         """Images that the final score is taken on."""
         return self._size("test")
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of an epoch."""
+        if isinstance(self.batches.sampling, Packing):
+            return self._pack_order(self.source("train"), self.batches.sampling, training=True).steps
+        return self.train_size // self.batches.size
+
+    def about_batches(self) -> str:
+        """What is special about the training batches, in a line for the header; empty where nothing is."""
+        sampling = self.batches.sampling
+        if not isinstance(sampling, Packing):
+            return ""
+        order = self._pack_order(self.source("train"), sampling, training=True)
+        return (
+            f"sequences of {order.length} tokens, {order.per_sequence:.1f} images and {order.padding_rate:.1%} padding "
+            f"each, {sampling.budget // order.length} a step"
+        )
+
     def setup(self, stage: str | None = None) -> None:
         """Read what a stage needs: `fit` and `validate` train and val, `test` test, None both. Reads a part once."""
         if stage in (None, "fit", "validate"):
@@ -213,24 +234,54 @@ class ImageData(LightningDataModule):
         return len(self._sources[split]) if split in self._sources else 0
 
     def _loader(self, split: str, *, training: bool) -> Loader:
+        if isinstance(self.batches.sampling, Packing):
+            return self._packed_loader(self.source(split), self.batches.sampling, training=training)
         return self._batches_of(self.source(split), training=training)
 
     def _batches_of(self, source: Source, *, training: bool, shared: bool = False) -> Loader:
-        batches, (_, _, device) = self.batches, self._place()
+        batches = self.batches
         order = self._order(len(source), training=training, shared=shared)
-        augment = self.augment if training else None
-        feed = Feed(
-            pixels=self.pixels,
-            augment=augment,
-            epochs=batches.epochs,
-            seed=batches.seed,
-            num_classes=self.num_classes,
-            device=device,
-        )
+        feed = self._feed_of(training)
         if isinstance(source, MemorySource):
             return MemoryLoader(source, order, feed)
         workers = min(batches.num_workers, _cores())
         return FolderLoader(source, order, feed, num_workers=workers, timeout=batches.timeout)
+
+    def _packed_loader(self, source: Source, packing: Packing, *, training: bool) -> Loader:
+        order, feed, batches = (
+            self._pack_order(source, packing, training=training),
+            self._feed_of(training),
+            self.batches,
+        )
+        if isinstance(source, MemorySource):
+            return PackedMemoryLoader(source, order, feed)
+        workers = min(batches.num_workers, _cores())
+        return PackedFileLoader(source, order, feed, num_workers=workers, timeout=batches.timeout)
+
+    def _pack_order(self, source: Source, packing: Packing, *, training: bool) -> PackOrder:
+        batches, (rank, world_size, _) = self.batches, self._place()
+        return PackOrder(
+            image_sizes(source, max_pixels=self.pixels.max_pixels),
+            source.keys,
+            packing,
+            image_size=self.image_size,
+            seed=batches.seed,
+            training=training,
+            accumulate=batches.accumulate if training else 1,
+            rank=rank,
+            world_size=world_size,
+            start=self.start if training else (0, 0),
+        )
+
+    def _feed_of(self, training: bool) -> Feed:
+        return Feed(
+            pixels=self.pixels,
+            augment=self.augment if training else None,
+            epochs=self.batches.epochs,
+            seed=self.batches.seed,
+            num_classes=self.num_classes,
+            device=self._place()[2],
+        )
 
     def _order(self, count: int, *, training: bool, shared: bool = False) -> EpochOrder:
         """Which of `count` samples this process sees when; with `shared` all of them in every process."""

@@ -49,6 +49,12 @@ def decode_image(path: str | Path, *, channels: int, max_pixels: int) -> Tensor:
         return to_tensor(_convert(image, channels))
 
 
+def image_size(path: str | Path, *, max_pixels: int) -> tuple[int, int]:
+    """Height and width of a file by its header, no pixel decoded. Raises DataError with the file's name."""
+    with _named(path), open(path, "rb") as stream:
+        return _checked(Image.open(stream, formats=FORMATS), max_pixels).size[::-1]
+
+
 def to_tensor(image: Image.Image) -> Tensor:
     """An RGB or L image as uint8 (C, H, W)."""
     pixels = torch.from_numpy(np.array(image))
@@ -75,7 +81,10 @@ def _bytes(path: str | Path) -> bytes:
 
 def _header(data: bytes, max_pixels: int) -> Image.Image:
     """Open without decoding, and refuse what would not fit."""
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    return _checked(Image.open(io.BytesIO(data), formats=FORMATS), max_pixels)
+
+
+def _checked(image: Image.Image, max_pixels: int) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
         raise DataError(f"{width} x {height} pixels are more than the {max_pixels:,} of data.max_pixels")

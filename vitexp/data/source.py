@@ -1,6 +1,7 @@
 """A split of a data set as it is stored: pixels in memory, or the names of files."""
 
 import os
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitexp.data.image import image_size
 from vitexp.errors import DataError
 
 
@@ -52,6 +54,19 @@ class FileSource:
         """The files at `positions` (M,), under the keys they have here."""
         chosen = self.names[positions.numpy()]
         return FileSource(self.root, chosen, self.labels[positions], self.keys[positions])
+
+
+_sizes: "weakref.WeakKeyDictionary[MemorySource | FileSource, Tensor]" = weakref.WeakKeyDictionary()
+
+
+def image_sizes(source: MemorySource | FileSource, *, max_pixels: int) -> Tensor:
+    """(height, width) of each image as stored, int64 (N, 2); of files by their headers, once. Raises DataError."""
+    if isinstance(source, MemorySource):
+        return torch.tensor(source.images.shape[-2:]).expand(len(source), 2)
+    if source not in _sizes:
+        sizes = [image_size(source.path(position), max_pixels=max_pixels) for position in range(len(source))]
+        _sizes[source] = torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)
+    return _sizes[source]
 
 
 def memory_source(images: np.ndarray, labels: np.ndarray, *, num_classes: int, where: Path | str) -> MemorySource:

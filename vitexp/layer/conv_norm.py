@@ -4,10 +4,13 @@ The norm is affine in evaluation, so W' = W gamma / sqrt(var + eps) and b' = bet
 (Jacob et al. 2018, section 3.2) give the same output with one pass over the map less.
 """
 
+import copy
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from vitexp.layer.point_conv import PointConv
 
 
 class ConvNorm(nn.Module):
@@ -29,9 +32,19 @@ class ConvNorm(nn.Module):
         zero: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=False
-        )
+        self.conv: nn.Conv2d
+        if kernel_size == stride == groups == 1:
+            self.conv = PointConv(in_channels, out_channels, bias=False)
+        else:
+            self.conv = nn.Conv2d(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride=stride,
+                padding=kernel_size // 2,
+                groups=groups,
+                bias=False,
+            )
         self.norm: nn.Module = nn.BatchNorm2d(out_channels)
         if zero:
             nn.init.zeros_(self.norm.weight)
@@ -52,20 +65,9 @@ class ConvNorm(nn.Module):
 def fused_conv(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     """One convolution with a bias that equals `norm(conv(x))` in evaluation."""
     scale, shift = norm_as_affine(norm)
-    fused = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]
-        stride=conv.stride,  # type: ignore[arg-type]
-        padding=conv.padding,  # type: ignore[arg-type]
-        dilation=conv.dilation,  # type: ignore[arg-type]
-        groups=conv.groups,
-        device=conv.weight.device,
-        dtype=conv.weight.dtype,
-    )
+    fused = copy.deepcopy(conv)
     fused.weight.copy_(conv.weight * scale[:, None, None, None])
-    assert fused.bias is not None
-    fused.bias.copy_(shift if conv.bias is None else shift + conv.bias * scale)
+    fused.bias = nn.Parameter(shift if conv.bias is None else shift + conv.bias * scale)
     return fused
 
 

@@ -43,6 +43,7 @@ class EfficientViT(Pyramid):
     """
 
     family: ClassVar[str] = "efficientvit"
+    takes_any_size: ClassVar[bool] = True
     head_names: ClassVar[tuple[str, ...]] = ("head.linear.weight", "head.linear.bias")
 
     def __init__(

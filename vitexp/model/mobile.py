@@ -70,6 +70,7 @@ class MobilePyramid(Pyramid):
     """
 
     head_names: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
+    takes_any_size: ClassVar[bool] = True
 
     def __init__(
         self,

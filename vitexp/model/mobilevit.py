@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from vitexp.layer.conv_norm import ConvNorm
 from vitexp.layer.pixel_sets import join_sets, split_sets
+from vitexp.layer.point_conv import PointConv
 from vitexp.layer.silu import Silu
 from vitexp.model.mobile import SIDE, MobilePyramid, SetLayer, even
 
@@ -29,7 +30,7 @@ class MobileBlock(nn.Module):
     def __init__(self, channels: int, dim: int, depth: int, *, layer: Callable[[int], nn.Module]) -> None:
         super().__init__()
         self.local = ConvNorm(channels, channels, 3, activation=Silu)
-        self.enter = nn.Conv2d(channels, dim, 1, bias=False)
+        self.enter = PointConv(channels, dim, bias=False)
         self.layers = nn.Sequential(*(layer(dim) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim)
         self.leave = ConvNorm(dim, channels, activation=Silu)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from vitexp.layer.conv_norm import ConvNorm
 from vitexp.layer.image_norm import ImageNorm
 from vitexp.layer.pixel_sets import join_sets, split_sets
+from vitexp.layer.point_conv import PointConv
 from vitexp.layer.silu import Silu
 from vitexp.model.mobile import SIDE, MobilePyramid, SetLayer, even
 
@@ -28,7 +29,7 @@ class MobileBlockV2(nn.Module):
     def __init__(self, channels: int, dim: int, depth: int, *, layer: Callable[[int], nn.Module]) -> None:
         super().__init__()
         self.local = ConvNorm(channels, channels, 3, groups=channels, activation=Silu)
-        self.enter = nn.Conv2d(channels, dim, 1, bias=False)
+        self.enter = PointConv(channels, dim, bias=False)
         self.layers = nn.Sequential(*(layer(dim) for _ in range(depth)))
         self.norm = ImageNorm(dim)
         self.leave = ConvNorm(dim, channels)

@@ -47,7 +47,8 @@ class Narrow:
 
 def prunable(model: nn.Module) -> dict[str, DenseAttention | Mlp]:
     """The layers that can be narrowed, by name."""
-    return {n: m for n, m in model.named_modules() if isinstance(m, DenseAttention | Mlp)}
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, DenseAttention | Mlp)}
+    return {name: layer for name, layer in layers.items() if getattr(layer, "narrows", True)}
 
 
 @torch.no_grad()

@@ -89,6 +89,7 @@ class SwinV2(Pyramid):
     """
 
     family: ClassVar[str] = "swinv2"
+    takes_any_size: ClassVar[bool] = True
 
     def __init__(
         self,

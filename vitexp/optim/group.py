@@ -15,7 +15,7 @@ from torch import nn
 
 _DEPTH = re.compile(r"(?:^|\.)(?:blocks|stages)\.(\d+)\.")
 _STAGE = re.compile(r"(?:^|\.)stages\.(\d+)\.(?:blocks\.(\d+)\.)?")
-_TOP = re.compile(r"^(?:norm|head)\b")
+_TOP = re.compile(r"^(?:norm|head|attention_pool)\b")
 
 
 def parameter_groups(
@@ -81,7 +81,7 @@ def backbone_groups(model: nn.Module, *, lr: float, weight_decay: float, backbon
 
 
 def layer_of(name: str, last: int, depths: Mapping[int, int] | None = None) -> int:
-    """Depth of a parameter by its name: 0 for the stem, i + 1 for block i, `last` for the final norm and the head.
+    """Depth of a parameter by its name: 0 for the stem, i + 1 for block i, `last` for norm, pooling and head.
 
     Args:
         name: in the model.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitexp.attention.documents import Documents
 from vitexp.model.encoder import Block, TokenEncoder
 from vitexp.regime.base import fit_head, freeze, require_init, require_tokens, set_rates
 
@@ -29,10 +30,11 @@ class MemoryBlock(Block):
         self.memory = nn.Parameter(memory)
         self.memory_norm = memory_norm
 
-    def forward(self, x: Tensor, *, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, *, context: Tensor | None = None, mask: Tensor | Documents | None = None) -> Tensor:
         assert context is None, "the context of this block is its memory"
         if len(self.memory) == 0:
             return super().forward(x, mask=mask)
+        mask = mask.dense if isinstance(mask, Documents) else mask
         memory = self.memory[None]  # (1, m, D)
         memory = self.norm1(memory) if self.memory_norm else memory
         mask = None if mask is None else F.pad(mask, (0, len(self.memory)), value=True)

@@ -28,6 +28,14 @@ SERIES = (
 )
 DPI = 150
 
+
+def strokes(count: int) -> list[tuple[str, str, str]]:
+    """(colour, marker, line) of so many curves: past the sixth, colours and markers meet in other pairs."""
+    colors, markers, lines = zip(*SERIES, strict=True)
+    size = len(SERIES)
+    return [(colors[i % size], markers[(i + i // size) % size], lines[(i + i // size) % size]) for i in range(count)]
+
+
 _STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 13,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 FOLDER = Path(__file__).parent / "templates"
+_BIG = 1700  # pixels
 
 
 @cache
@@ -52,11 +53,13 @@ def as_json(value: object) -> str:
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
 
-def picture(path: Path, caption: str) -> dict[str, str]:
-    """An image file as part of the page."""
+def picture(path: Path, caption: str) -> dict[str, Any]:
+    """An image file as part of the page; `big` for a PNG of several panels, which needs the page's whole width."""
     kind = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}[path.suffix]
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return {"data": f"data:{kind};base64,{data}", "caption": caption}
+    content = path.read_bytes()
+    width = int.from_bytes(content[16:20], "big") if path.suffix == ".png" else 0  # where the format has it
+    data = f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    return {"data": data, "caption": caption, "big": width > _BIG}
 
 
 def line(name: str, rows: Sequence[Mapping[str, float]], column: str, *, x: str = "step") -> dict[str, Any] | None:

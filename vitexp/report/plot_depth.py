@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vitexp.report.figure import SERIES, figure, footnote
+from vitexp.report.figure import figure, footnote, strokes
 from vitexp.report.text import elide
 
 if TYPE_CHECKING:
@@ -46,14 +46,22 @@ class Panel:
 
 
 def panels(drawn: Sequence[Panel], out: Path, *, headline: str, title: str = "") -> Path:
-    """Draw the panels in a row, an SVG beside the PNG.
+    """Draw the panels, an SVG beside the PNG: two in a row, in the place beside the last odd one what curves are named.
 
     Raises:
         ResourceError: the file cannot be written.
     """
-    with figure(out, headline=headline, size=(1.5 + 5.5 * len(drawn), 5.6), vector=True) as drawing:
-        for axes, panel in zip(drawing.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
+    columns, rows = min(len(drawn), 2), (len(drawn) + 1) // 2
+    with figure(out, headline=headline, size=(1.5 + 5.5 * columns, 0.6 + 5.0 * rows), vector=True) as drawing:
+        grid = drawing.subplots(rows, columns, squeeze=False).flatten()
+        spare = grid[len(drawn) :]
+        for axes, panel in zip(grid, drawn, strict=False):
             _draw(axes, panel)
+            if not len(spare):
+                axes.legend(loc="best", fontsize=11)
+        for axes in spare:
+            axes.set_axis_off()
+            axes.legend(*grid[0].get_legend_handles_labels(), loc="upper left", fontsize=13)
         footnote(drawing, title)
     return out
 
@@ -61,7 +69,7 @@ def panels(drawn: Sequence[Panel], out: Path, *, headline: str, title: str = "")
 def _draw(axes: "Axes", panel: Panel) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-    for (label, values), (color, marker, line) in zip(panel.curves.items(), SERIES, strict=False):
+    for (label, values), (color, marker, line) in zip(panel.curves.items(), strokes(len(panel.curves)), strict=True):
         places = np.arange(1, len(values) + 1) if panel.places is None else np.asarray(panel.places)
         for place, members in zip(places, panel.dots.get(label, ()), strict=False):
             axes.plot([place] * len(members), members, marker, color=color, alpha=0.35, markersize=6, mew=0)
@@ -81,4 +89,3 @@ def _draw(axes: "Axes", panel: Panel) -> None:
     axes.set_xlabel(panel.across)
     axes.set_ylabel(panel.label)
     axes.set_title("\n".join(wrap(panel.title, _TITLE)))
-    axes.legend(loc="best", fontsize=11)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vitexp.report.figure import GREY, SERIES, figure, footnote
+from vitexp.report.figure import GREY, figure, footnote, strokes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ def similarity(
     nearest: int,
     title: str = "",
 ) -> Path:
-    """Draw the curves of each (label, map), and the pairs of the first; an SVG beside the PNG.
+    """Draw the curves of each (label, map), named in the first panel, and the first one's pairs; an SVG beside the PNG.
 
     Raises:
         ResourceError: the file cannot be written.
@@ -55,8 +55,8 @@ def similarity(
 def _ratio(
     axes: "Axes", curves: Mapping[tuple[str, str], BlockCurves], tau: float, block_ratio: float, nearest: int
 ) -> None:
-    _lines(axes, {key: 100 * c.adjacent for key, c in curves.items()}, first=2, legend=False)
-    for (key, curve), (color, _, _) in zip(curves.items(), SERIES, strict=False):
+    _lines(axes, {key: 100 * c.adjacent for key, c in curves.items()}, first=2)
+    for (key, curve), (color, _, _) in zip(curves.items(), strokes(len(curves)), strict=True):
         blocks = np.arange(1, len(curve.nearest) + 1)
         axes.plot(blocks, 100 * curve.nearest, color=color, linewidth=1.0, alpha=0.6)
         line = next(line for line in axes.lines if line.get_label() == _label(key))
@@ -71,20 +71,18 @@ def _ratio(
 
 
 def _inside(axes: "Axes", curves: Mapping[tuple[str, str], BlockCurves]) -> None:
-    """Heads within a block, solid markers; output tokens of neighbours, hollow."""
+    """Heads within a block, filled markers; output tokens of neighbours, hollow; colours as in the panel above."""
     labels = set()
-    for (key, curve), (color, marker, line) in zip(curves.items(), SERIES, strict=False):
+    for (key, curve), (color, marker, line) in zip(curves.items(), strokes(len(curves)), strict=True):
         blocks = np.arange(1, len(curve.heads) + 1)
-        axes.plot(blocks, curve.heads, line, color=color, marker=marker, label=f"heads, {_label(key)}")
+        axes.plot(blocks, curve.heads, line, color=color, marker=marker)
         if key[0] not in labels:
             depth = np.arange(2, len(curve.tokens) + 2)
-            label = f"output tokens, {key[0]}"
-            axes.plot(depth, curve.tokens, line, color=color, marker=marker, mfc="white", lw=1.2, label=label)
+            axes.plot(depth, curve.tokens, line, color=color, marker=marker, mfc="white", lw=1.2)
         labels.add(key[0])
     _by_block(axes)
     axes.set_ylabel("mean cosine")
-    axes.set_title("between heads of a block; between its output tokens and those of the block before")
-    axes.legend(loc="best", fontsize=11)
+    axes.set_title("filled: heads of a block; hollow: its tokens and the last block's")
 
 
 def _pairs(axes: "Axes", curves: Mapping[tuple[str, str], BlockCurves], tau: float) -> None:
@@ -102,13 +100,11 @@ def _pairs(axes: "Axes", curves: Mapping[tuple[str, str], BlockCurves], tau: flo
     axes.figure.colorbar(image, ax=axes, shrink=0.85).set_label(f"vectors with cosine > {tau:g} (%)")
 
 
-def _lines(axes: "Axes", curves: Mapping[tuple[str, str], np.ndarray], *, first: int, legend: bool = True) -> None:
-    for (key, values), (color, marker, line) in zip(curves.items(), SERIES, strict=False):
+def _lines(axes: "Axes", curves: Mapping[tuple[str, str], np.ndarray], *, first: int) -> None:
+    for (key, values), (color, marker, line) in zip(curves.items(), strokes(len(curves)), strict=True):
         blocks = np.arange(first, len(values) + first)
         axes.plot(blocks, values, line, color=color, marker=marker, label=_label(key))
     _by_block(axes)
-    if legend:
-        axes.legend(loc="best", fontsize=11)
 
 
 def _by_block(axes: "Axes") -> None:

@@ -48,7 +48,8 @@ def run_page(
         back: link to the list of runs, in the dashboard.
         refresh: seconds between reloads, while it runs.
     """
-    charts = curve_charts([("", rows_of(path))])
+    rows = rows_of(path)
+    charts = curve_charts([("", rows)], {**CHARTS, **analysis_charts(rows)})
     chosen = record.get("chosen", {})
     context = {
         "title": path.name,
@@ -94,6 +95,17 @@ def curve_charts(
     return found
 
 
+def analysis_charts(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, str]]:
+    """Charts like CHARTS of what analyses measured more than once in training: one for each headline value."""
+    charts: dict[str, dict[str, str]] = {}
+    for column in dict.fromkeys(name for row in rows for name in row if name.startswith("analysis/")):
+        _, analysis, *kind, value = column.split("/")
+        if sum(column in row for row in rows) > 1:
+            legend = " ".join([*kind, value]).replace("_", " ")
+            charts.setdefault(f"{analysis.capitalize()}: {value.replace('_', ' ')}", {})[column] = legend
+    return charts
+
+
 def command_of(record: Mapping[str, Any]) -> str:
     """The line that makes the run again, with the commit that made it."""
     commit, dirty = record.get("git_commit"), record.get("git_dirty")
@@ -107,14 +119,14 @@ def _cards(record: Mapping[str, Any]) -> list[dict[str, str]]:
     return [*cards, {"name": "time of training", "value": duration(record.get("fit_seconds"))}]
 
 
-def _pictures(folder: Path) -> list[dict[str, str]]:
+def _pictures(folder: Path) -> list[dict[str, Any]]:
     order = list(CAPTIONS)
     files = [file for file in folder.glob("*.png") if file.stem not in _DRAWN_HERE]
     files.sort(key=lambda file: (order.index(file.stem) if file.stem in order else len(order), file.stem))
     return [picture(file, CAPTIONS.get(file.stem, file.stem.replace("_", " "))) for file in files]
 
 
-def _analyses(folder: Path) -> list[dict[str, str]]:
+def _analyses(folder: Path) -> list[dict[str, Any]]:
     return [picture(file, file.stem.replace("_", " ")) for file in sorted(folder.glob("**/*.png"))]
 
 

@@ -20,7 +20,14 @@ from rich.text import Text
 
 from vitexp.report.text import clean, duration, magnitude, number, percent
 
-_STATES = {"done": "green", "running": "cyan", "failed": "red", "interrupted": "yellow"}
+_STATES = {
+    "done": "green",
+    "running": "cyan",
+    "pruned": "magenta",
+    "failed": "red",
+    "killed": "red",
+    "interrupted": "yellow",
+}
 _SEED = "seed"
 _UNBOUNDED = 10_000
 # Predictions on the screen; the file has the rest.
@@ -95,7 +102,7 @@ def metrics_table(metrics: Mapping[str, float], *, title: str = "") -> Renderabl
 
 
 def sweep_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """A sweep: one row for each setting, its metrics as mean ± standard deviation over the seeds.
+    """A sweep: one row for each setting, the best first, its metrics as mean ± standard deviation over the seeds.
 
     Args:
         rows: one a job: `overrides` (key -> value, of the swept keys), `metrics` (name -> value), `state`.
@@ -274,11 +281,20 @@ def _sweep(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
     table = _table(*(clean(key) for key in keys))
     for name in (*names, "jobs"):
         table.add_column(_text(name), justify="right")
-    for setting, jobs in settings.items():
+    for setting, jobs in sorted(settings.items(), key=lambda item: _rank(item[1], names)):
         values = dict(setting)
         cells = [_text(mean_std([job["metrics"][name] for job in jobs if name in job["metrics"]])) for name in names]
         table.add_row(*(_text(values.get(key, "–")) for key in keys), *cells, _job_states(jobs))
     return table
+
+
+def _rank(jobs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> float:
+    """Lower for a better mean of the first metric; settings without one come last."""
+    values = [job["metrics"][names[0]] for job in jobs if names and names[0] in job["metrics"]]
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return math.inf
+    return statistics.fmean(finite) * (1 if names[0].endswith(("loss", "ece")) else -1)
 
 
 def _text(value: object, *, style: str = "") -> Text:

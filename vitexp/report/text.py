@@ -29,14 +29,16 @@ def duration(seconds: float | None) -> str:
 
 
 def number(value: object) -> str:
-    """Integers with thousands separators, floats with four significant decimals, a dash for None."""
+    """Integers with thousands separators, floats with four decimals, from a hundred on with one, a dash for None."""
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return clean(value)
     if isinstance(value, int):
         return f"{value:,}"
-    if value == 0 or 1e-3 <= abs(value) < 1e4 or not math.isfinite(value):
+    if 100 <= abs(value) < 1e7:
+        return f"{value:,.1f}"
+    if value == 0 or 1e-3 <= abs(value) < 1e7 or not math.isfinite(value):
         return f"{value:.4f}"
     return f"{value:.2e}"
 

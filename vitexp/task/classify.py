@@ -61,7 +61,8 @@ class Classify(Task):
             right = (logits.argmax(1) == truth).sum()
             self.add_to_means([loss.double() * len(images), right], len(images))
             self.last_loss = loss.detach()
-        return {"loss": loss}
+        # Of packed images a process may have more than another: the mean over all is a weighted one.
+        return {"loss": loss * getattr(images, "weight", 1.0)}
 
     def criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean loss over images; `labels` are ids (B,) or soft targets (B, K)."""

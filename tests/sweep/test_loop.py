@@ -1,0 +1,132 @@
+"""The loop over real processes with toy work in place of training: crashes, kills, Ctrl-C, the death of the sweep."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from sweeps import in_state, jobs, until
+
+from vitexp.config import compose
+from vitexp.interrupt import Interrupted
+from vitexp.report.sweep_screen import SweepScreen
+from vitexp.sweep.folder import FINISHED, Sweep, create_sweep, find_sweep
+from vitexp.sweep.loop import Listed, run_all
+from vitexp.sweep.plan import Planned
+from vitexp.sweep.slots import Share, Slots, environment
+
+# Work of 50 ms for job 0, longer with the number; `hold` in the sweep's folder makes it last until it is stopped.
+SERVER = """
+import os, sys, time
+from pathlib import Path
+from vitexp.sweep import job, server
+def work(job):
+    seed = int(job.record["swept"]["seed"])
+    with (job.path / "worked").open("a") as file:
+        file.write(f"{os.environ.get('OMP_NUM_THREADS')} {os.environ.get('CUDA_VISIBLE_DEVICES')}\\n")
+    time.sleep(0.05)
+    while (job.path.parent / "hold").exists():
+        time.sleep(0.01)
+    if (job.path.parent / f"crash{seed}").exists():
+        raise RuntimeError("a bug")
+    return {"test/top1": 0.1 * seed}
+job._work = work
+sys.exit(server.main([]))
+"""
+
+
+def sweep_of(folder: Path, count: int) -> Sweep:
+    sweep = find_sweep(folder / "outputs", "here")
+    if sweep is None:
+        sweep = create_sweep(folder / "outputs", identity="here", verb="train", argv=[])
+        cfg = compose(["data=fake"])
+        for seed in range(count):
+            cfg.seed = seed
+            sweep.add(Planned((), {"seed": str(seed)}, cfg))
+    return sweep
+
+
+def run(sweep: Sweep, *, slots: int = 2) -> None:
+    left = [job for job in sweep.jobs if job.state not in FINISHED]
+    screen = SweepScreen(title="", slots=slots, quiet=True)
+    shares = [Share(1, str(slot)) for slot in range(slots)]
+    with Slots(shares, server=[sys.executable, "-c", SERVER]) as server:
+        run_all(Listed(left), server, screen, list)
+
+
+def states(folder: Path) -> list[str]:
+    return [job["state"] for job in jobs(folder)]
+
+
+def worked(folder: Path) -> list[int]:
+    return [len((job["path"] / "worked").read_text().splitlines()) for job in jobs(folder)]
+
+
+def test_a_crash_ends_one_job_and_the_rest_is_done_once(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, 4)
+    (sweep.path / "crash1").touch()
+    run(sweep)
+    assert states(tmp_path) == ["done", "failed", "done", "done"]
+    assert jobs(tmp_path)[1]["reason"] == "RuntimeError: a bug"
+    assert "Traceback" in (jobs(tmp_path)[1]["path"] / "output.txt").read_text()
+    assert {line for job in jobs(tmp_path) for line in (job["path"] / "worked").read_text().splitlines()} == {
+        "1 0",
+        "1 1",
+    }, "each slot has its own share"
+    (sweep.path / "crash1").unlink()
+    sweep.release()
+    run(sweep_of(tmp_path, 4))
+    assert states(tmp_path) == ["done"] * 4
+    assert worked(tmp_path) == [1, 2, 1, 1]
+    assert jobs(tmp_path)[3]["metrics"] == {"test/top1": pytest.approx(0.3)}
+
+
+def test_killed_and_interrupted_jobs_say_so(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, 3)
+    (sweep.path / "hold").touch()
+
+    def disturb() -> None:
+        try:
+            until(lambda: len(in_state(tmp_path, "running")) == 2, seconds=20)
+            os.kill(jobs(tmp_path)[0]["pid"], signal.SIGKILL)
+            until(lambda: jobs(tmp_path)[2]["state"] == "running", seconds=20)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    with pytest.raises(Interrupted) as stopped:
+        run(sweep)
+    thread.join()
+    assert stopped.value.exit_code == 130
+    assert states(tmp_path) == ["killed", "interrupted", "interrupted"]
+    assert jobs(tmp_path)[0]["reason"] == "killed by SIGKILL (out of memory?)"
+    assert [job["exit_code"] for job in jobs(tmp_path)] == [137, 130, 130]
+
+
+def test_jobs_stop_when_the_sweep_dies_and_the_next_one_waits_for_them(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, 2)
+    (sweep.path / "hold").touch()
+    code = f"import sys; sys.path[:0] = {sys.path!r}; import test_loop as t; from pathlib import Path; "
+    code += f"t.run(t.sweep_of(Path({str(tmp_path)!r}), 2))"
+    sweep.release()
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment())
+    until(lambda: len(in_state(tmp_path, "running")) == 2)
+    process.kill()
+    process.wait()
+    until(lambda: states(tmp_path) == ["interrupted"] * 2, seconds=20)
+    again = sweep_of(tmp_path, 2)
+    lock = FileLock(again.jobs[0].path / ".job.lock", thread_local=False)
+    lock.acquire()  # as if the first were still saving itself
+    (again.path / "hold").unlink()
+    threading.Timer(0.5, lock.release).start()
+    start = time.monotonic()
+    run(again)
+    assert time.monotonic() - start > 0.4
+    assert states(tmp_path) == ["done"] * 2
+    assert worked(tmp_path) == [2, 2]

@@ -1,0 +1,90 @@
+"""Packed images through the runner: trained, killed, resumed to the same bits, evaluated, labelled, exported."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from test_cli import read_rows, train_killed_at
+
+from vitexp.cli import main
+from vitexp.run import find
+
+SMALL = [
+    "model=navit_nano",
+    "model.depth=2",
+    "data=fake",
+    "data.sizes=[192,32,32]",
+    "epochs=2",
+    "bs=16",
+    "logger=none",
+    "quiet=true",
+]
+CLOCKED = ("train/tokens_per_s", "train/images_per_s")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which one run has been trained."""
+    folder, here = tmp_path_factory.mktemp("trained"), Path.cwd()
+    os.chdir(folder)
+    try:
+        assert main([*SMALL, "data.packing.drop.kind=beta", "task.loss=sigmoid"]) == 0
+    finally:
+        os.chdir(here)
+    return folder
+
+
+def test_a_run_says_how_full_and_how_fast(trained: Path) -> None:
+    run = trained / "outputs" / "last"
+    rows = [row for row in read_rows(run / "metrics.csv") if row["train/tokens"]]
+    assert len(rows) == 2
+    assert 0 <= float(rows[-1]["train/padding_rate"]) < 0.5
+    assert float(rows[-1]["train/tokens_per_s"]) > float(rows[-1]["train/images_per_s"]) > 0
+    assert float(rows[-1]["train/tokens"]) > float(rows[0]["train/tokens"]) > 192
+    assert float(rows[-1]["train/shrunk"]) == 0
+    assert {"batch", "confusion", "loss"} <= {path.stem for path in (run / "plots").iterdir()}
+
+
+def test_evaluate_and_predict(trained: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(trained)
+    before = find("last", Path("outputs")).record["metrics"]
+    assert main(["evaluate", "run=last", "quiet=true"]) == 0
+    (file,) = (trained / "outputs" / "last" / "evaluations").glob("*/evaluation.json")
+    assert json.loads(file.read_text())["metrics"]["test/top1"] == before["test/top1"]
+    Image.new("RGB", (40, 50), (80, 10, 10)).save(trained / "photo.png")
+    assert main(["predict", "run=last", "image=photo.png"]) == 0
+    with (trained / "outputs" / "last" / "predictions.csv").open() as stream:
+        assert len(list(csv.DictReader(stream))) == 1
+    assert main(["export", "run=last", "to=timm"]) == 4
+    assert "timm has no NaViT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("extra", [["trainer.accumulate=2", "augment.geometry=none"], ["data.packing.aspect=0.3"]])
+def test_a_killed_run_resumes_to_the_same_bits(extra: list[str], tmp_path: Path, monkeypatch) -> None:
+    arguments = [*SMALL, "trainer.checkpoint_seconds=0", "trainer.log_every=1", "data.packing.drop.kind=beta", *extra]
+    outcomes = []
+    for name, kills in (("whole", []), ("killed", [2, 7])):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        if not kills:
+            assert main(arguments) == 0
+        for index, step in enumerate(kills):
+            train_killed_at(step, monkeypatch, arguments if index == 0 else ["resume"])
+        if kills:
+            assert main(["resume", "quiet=true"]) == 0
+        run = find("last", Path("outputs"))
+        rows = [{k: v for k, v in row.items() if k not in CLOCKED} for row in read_rows(run.path / "metrics.csv")]
+        scores = {k: v for k, v in run.record["metrics"].items() if k not in CLOCKED}
+        outcomes.append(((run.path / "weights.safetensors").read_bytes()[-4000:], rows, scores))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_packs_need_a_model_that_takes_them(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["data=fake", "data.sampler=packed"]) == 2
+    assert "use model=navit_ti16, or data.sampler=fixed" in capsys.readouterr().err
+    assert main([*SMALL, "regime=head", "regime.cache=true", "augment=none"]) == 2
+    assert not (tmp_path / "outputs").exists()

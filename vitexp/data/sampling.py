@@ -1,0 +1,17 @@
+"""Which way images become batches: `data.sampler`."""
+
+from vitexp.data.pack_order import Packing
+from vitexp.errors import ConfigError
+
+SAMPLERS = ("fixed", "packed")
+
+
+def sampling(*, sampler: str, packing: Packing) -> Packing | None:
+    """The settings in force; None for batches of images of one size.
+
+    Raises:
+        ConfigError: an unknown sampler.
+    """
+    if sampler not in SAMPLERS:
+        raise ConfigError(f"data.sampler={sampler} is unknown; it is one of {', '.join(SAMPLERS)}; use fixed")
+    return packing if sampler == "packed" else None

@@ -1,0 +1,68 @@
+"""The end of a sweep: its leaderboard, `sweep.csv`, the picture, the page, and which jobs failed."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vitexp.errors import CheckpointError, SweepError
+from vitexp.pages import write_comparison
+from vitexp.report.console import make_console
+from vitexp.report.plot_sweep import against, analyses_against
+from vitexp.report.screen import say
+from vitexp.report.table import sweep_table
+from vitexp.report.text import clean
+from vitexp.sweep.folder import FINISHED, Job, Sweep
+
+_KEPT = ("number", "overrides", "state", "exit_code", "reason", "attempts", "seconds")
+
+
+def conclude(sweep: Sweep, *, quiet: bool) -> int:
+    """Print the table and write the files; 0 if every job is done.
+
+    Raises:
+        SweepError: some failed, were killed or interrupted.
+    """
+    rows = [row_of(job) for job in sweep.jobs]
+    make_console().print(sweep_table(rows))
+    write_table(rows, sweep.path / "sweep.csv")
+    sweep.update(jobs=[{key: job.record[key] for key in _KEPT} for job in sweep.jobs])
+    against(rows, sweep.path / "sweep.png", title=sweep.path.name)
+    analyses_against(rows, sweep.path, title=sweep.path.name)
+    if sweep.record["verb"] == "train":
+        try:
+            say(f"{write_comparison(str(sweep.path), sweep.path.parent)} compares the runs", quiet=quiet)
+        except CheckpointError:
+            say("no job got as far as a run folder: there is nothing to compare", quiet=quiet)
+    failed = [job for job in sweep.jobs if job.state not in FINISHED]
+    for job in failed:
+        Console(stderr=True).print(f"job {job.label} {_how(job)}", style="red", markup=False, soft_wrap=True)
+    if failed:
+        raise SweepError(
+            f"{len(failed)} of {len(sweep.jobs)} jobs failed; the table and {sweep.path}/sweep.csv say which,"
+            " the same command runs them again"
+        )
+    return 0
+
+
+def row_of(job: Job) -> dict[str, Any]:
+    """A job as the tables take it."""
+    return {"overrides": job.swept, "state": job.state, "metrics": job.record["metrics"]}
+
+
+def write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """One row a job: overrides, state, metrics."""
+    metrics = sorted({name for row in rows for name in row["metrics"]})
+    keys = sorted({key for row in rows for key in row["overrides"]})
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*keys, "state", *metrics])
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({**row["overrides"], "state": row["state"], **row["metrics"]})
+
+
+def _how(job: Job) -> str:
+    reason = clean(job.record["reason"] or "its process is gone")
+    return f"{job.state}: {reason}" if job.state != "waiting" else "was not started"

@@ -1,0 +1,112 @@
+"""One frozen job in a process of its own: run it, continue it, or find it finished; its job.json says how it ended.
+
+`python -m vitexp.sweep.job FOLDER` runs one alone: what Hydra's launchers start on other machines, and what Lightning
+repeats for each device of a distributed job.
+"""
+
+import os
+import platform
+import shutil
+import sys
+import time
+import traceback
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+
+from vitexp.command import Command, call
+from vitexp.config import register
+from vitexp.errors import VitexpError
+from vitexp.interrupt import Interrupted, end_with_parent, ignore, install
+from vitexp.run import is_first, open_run
+from vitexp.sweep.folder import FINISHED, FROZEN, STATE, Job, read_json
+
+# Of the job itself; everything else in its folder is the verb's.
+_OURS = (FROZEN, STATE, ".job.lock", "output.txt")
+BUSY = 75  # exit code of a second process for the same job, as BSD's EX_TEMPFAIL
+
+
+def run_job(folder: Path) -> int:
+    """Run the job in `folder` and return its exit code; job.json has the state, the reason and the metrics."""
+    job = Job(folder, read_json(folder / STATE))
+    if not is_first():  # another device of the same job
+        install()
+        _work(job)
+        return 0
+    lock = job.lock()
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"vitexp: job {job.label} is run by process {job.record.get('pid')} already", file=sys.stderr)
+        return BUSY
+    with lock:
+        job.reload()
+        return 0 if job.state in FINISHED else _run(job)
+
+
+def _run(job: Job) -> int:
+    start = time.perf_counter()
+    outcome: dict[str, Any] = {"state": "done", "exit_code": 0, "reason": None}
+    try:
+        install()
+        resumes = _begun(job)
+        if not resumes and (job.path / "run.json").exists():
+            _clear(job.path)
+        job.update(
+            state="running",
+            resumes=resumes,
+            pid=os.getpid(),
+            host=platform.node(),
+            attempts=job.record["attempts"] + 1,
+            started=datetime.now().astimezone().isoformat(timespec="seconds"),
+        )
+        outcome["metrics"] = _work(job)
+    except VitexpError as error:
+        outcome = {"state": "failed", "exit_code": error.exit_code, "reason": str(error)}
+        print(f"vitexp: {error}", file=sys.stderr)
+    except Interrupted as stopped:
+        outcome = {"state": "interrupted", "exit_code": stopped.exit_code, "reason": str(stopped)}
+        print(f"vitexp: {stopped}", file=sys.stderr)
+    except Exception as error:  # noqa: BLE001  (a bug ends this job, not the sweep)
+        traceback.print_exc()
+        outcome = {"state": "failed", "exit_code": 1, "reason": f"{type(error).__name__}: {error}"}
+    ignore()  # the end is near: nothing may keep it from the record
+    seconds = job.record["seconds"] + time.perf_counter() - start
+    job.update(**outcome, seconds=round(seconds, 3))
+    return int(outcome["exit_code"])
+
+
+def _work(job: Job) -> dict[str, Any]:
+    """The rest of a run, or all of it, as `resumes` says."""
+    register()
+    verb, cfg, argv = job.record["verb"], job.config(), job.record["argv"]
+    if job.record["resumes"]:
+        cfg.run = str(job.path)
+        return call("resume", Command(cfg, [], argv))
+    return call(verb, Command(cfg, job.record["overrides"], argv, folder=job.path))
+
+
+def _begun(job: Job) -> bool:
+    """Whether there is a run to go on with: it is finished, or has a checkpoint."""
+    if job.record["verb"] != "train" or not (job.path / "run.json").exists():
+        return False
+    done = open_run(job.path).record.get("state") == "done"
+    return done or any((job.path / "checkpoints").glob("*.ckpt"))
+
+
+def _clear(folder: Path) -> None:
+    """Take away what an attempt left that cannot be continued."""
+    for path in folder.iterdir():
+        if path.name in _OURS or path.name.startswith("."):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    sys.exit(run_job(Path(sys.argv[1])))

@@ -1,0 +1,55 @@
+"""How far a job is, from the files in its folder: what the screen shows and what a pruner judges by."""
+
+from datetime import datetime
+
+from vitexp.errors import VitexpError
+from vitexp.report.metrics import read_metrics
+from vitexp.report.sweep_screen import Line
+from vitexp.sweep.folder import Job, read_json
+
+
+def progress(job: Job, now: float) -> Line:
+    """The line of a running job; `now` is time.time()."""
+    rows = metrics_of(job)
+    epoch = next((row["epoch"] for row in reversed(rows) if "epoch" in row), None)
+    name, values = best_of(rows)
+    started = _started(job)
+    return Line(
+        label=job.label,
+        where=f"epoch {int(epoch) + 1}/{job.record['epochs']}" if epoch is not None else "starting",
+        fraction=None if epoch is None else min(1.0, (epoch + 1) / max(1, job.record["epochs"])),
+        best="" if not values else f"{name} {max(values):.4f}",
+        seconds=job.record["seconds"] + (now - started if started else 0.0),
+    )
+
+
+def metrics_of(job: Job) -> list[dict[str, float]]:
+    """The rows of its metrics.csv so far."""
+    try:
+        return read_metrics(job.path / "metrics.csv")
+    except VitexpError:
+        return []
+
+
+def monitor_of(job: Job) -> tuple[str, int] | None:
+    """What its task selects by, and whether more (+1) or less (-1) is better; None before it trains."""
+    try:
+        name, sign = read_json(job.path / "run.json")["monitor"]
+    except (VitexpError, KeyError):
+        return None
+    return str(name), int(sign)
+
+
+def best_of(rows: list[dict[str, float]]) -> tuple[str, list[float]]:
+    """The first of the metrics that rise on the validation set, with its values."""
+    for name in ("val/top1", "val/map"):
+        if values := [row[name] for row in rows if name in row]:
+            return name, values
+    return "", []
+
+
+def _started(job: Job) -> float | None:
+    try:
+        return datetime.fromisoformat(read_json(job.path / "job.json")["started"]).timestamp()
+    except (VitexpError, KeyError):
+        return None
