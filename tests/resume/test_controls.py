@@ -53,7 +53,7 @@ CONTROLS = {
     "seeds of the steps": (StepKeys, "on_train_batch_start", lambda *parts: None, "weights"),
     "seeds of the batches": (seeding, "seed_step", lambda *parts, **keywords: None, "weights"),
     "where the epoch goes on": (EpochOrder, "first_batch", property(lambda self: 0), "weights"),
-    "state of the schedule": (torch.optim.lr_scheduler.LambdaLR, "load_state_dict", no_state, "weights"),
+    "state of the schedule": (torch.optim.lr_scheduler.LambdaLR, "load_state_dict", no_state, "schedule"),
     "state of the optimizer": (torch.optim.AdamW, "load_state_dict", no_state, "weights"),
     "state of the average": (Average, "load_state_dict", no_state, "exported"),
     "open row of the log": (StepLog, "load_state_dict", no_state, "metrics"),
