@@ -108,6 +108,10 @@ class RunConfig:
     outputs: str = "outputs"
     # The run that evaluate, predict and resume are about: `last`, a name, a unique prefix of it, or a path.
     run: str | None = None
+    # resume: keys that may differ from what the run was started with, such as [trainer.clip]; it then is another run.
+    resume: Any = field(default_factory=lambda: {"allow": []})
+    # On SLURM, put the job back into the queue when SIGUSR1 has stopped it; it goes on in the same folder.
+    requeue: bool = False
     # Weights to start from: .safetensors, .pth, .ckpt, .npz or hf:<repository>.
     checkpoint: str | None = None
     # Weights of a detector's backbone alone, such as a classifier's; read like checkpoint.
