@@ -65,7 +65,7 @@ def test_evaluate_and_predict(trained: Path, monkeypatch, capsys) -> None:
 
 def test_several_sizes_are_one_table(trained: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(trained)
-    assert main(["evaluate", "run=last", "size=16,32,native"]) == 0
+    assert main(["evaluate", "run=last", "size=16,32,native", "quiet=false"]) == 0
     text = capsys.readouterr().out
     assert "tokens an image" in text
     (file,) = (trained / "outputs" / "last" / "evaluations").glob("*.sizes/sizes.csv")
