@@ -65,7 +65,7 @@ def test_evaluate_and_predict(trained: Path, monkeypatch, capsys) -> None:
 
 def test_several_sizes_are_one_table(trained: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(trained)
-    assert main(["evaluate", "run=last", "size=16,32,native"]) == 0
+    assert main(["evaluate", "run=last", "size=16,32,native", "quiet=false"]) == 0
     text = capsys.readouterr().out
     assert "tokens an image" in text
     (file,) = (trained / "outputs" / "last" / "evaluations").glob("*.sizes/sizes.csv")
@@ -76,7 +76,7 @@ def test_several_sizes_are_one_table(trained: Path, monkeypatch, capsys) -> None
     assert "size=big is no size" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("sampler", ["multi_scale", "fixed"])
+@pytest.mark.parametrize("sampler", ["multi_scale", pytest.param("fixed", marks=pytest.mark.slow)])
 def test_a_pyramid_at_several_sizes(sampler: str, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["model=mobilevit_xxs", "data=fake", "data.sizes=[32,8,8]", "epochs=1", "bs=8", "logger=none", "quiet=true"]
@@ -88,6 +88,7 @@ def test_a_pyramid_at_several_sizes(sampler: str, tmp_path: Path, monkeypatch, c
     assert "use size=64,96" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_multi_scale_resumes_to_the_same_bits(tmp_path: Path, monkeypatch) -> None:
     arguments = ["model=navit_nano", *SMALL[1:], "data.sampler=multi_scale", "trainer.checkpoint_seconds=0"]
     outcomes = []
@@ -101,7 +102,13 @@ def test_multi_scale_resumes_to_the_same_bits(tmp_path: Path, monkeypatch) -> No
     assert outcomes[0] == outcomes[1]
 
 
-@pytest.mark.parametrize("extra", [["trainer.accumulate=2", "augment.geometry=none"], ["data.packing.aspect=0.3"]])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["trainer.accumulate=2", "data.packing.aspect=0.3"],
+        pytest.param(["augment.geometry=none"], marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_run_resumes_to_the_same_bits(extra: list[str], tmp_path: Path, monkeypatch) -> None:
     arguments = [*SMALL, "trainer.checkpoint_seconds=0", "trainer.log_every=1", "data.packing.drop.kind=beta", *extra]
     outcomes = []

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from vitexp import seeding
 from vitexp.data.augment import Augment, mix
-from vitexp.data.image import decode_image, open_image
 from vitexp.data.on_device import BatchAugment
 from vitexp.data.order import EpochOrder
 from vitexp.data.pixels import Pixels
@@ -199,19 +198,20 @@ class _Files(Dataset[tuple[Key, Tensor | _Failure]]):
         batch, epoch, position = key
         try:
             pixels = self.feed.at(self.order, epoch, batch)
-            return key, self._read(self.source.path(position), epoch, position, pixels)
+            return key, self._read(epoch, position, pixels)
         except DataError as error:
             return key, _Failure(f"file {position}: {error}")
 
-    def _read(self, path: str, epoch: int, position: int, pixels: Pixels) -> Tensor:
+    def _read(self, epoch: int, position: int, pixels: Pixels) -> Tensor:
         settings = self.feed.settings(epoch)
         if settings is None:
-            return evaluation_crop(open_image(path, channels=pixels.channels, max_pixels=pixels.max_pixels), pixels)
+            image = self.source.open(position, channels=pixels.channels, max_pixels=pixels.max_pixels)
+            return evaluation_crop(image, pixels)
         if (settings, pixels.image_size) not in self.transforms:
             self.transforms[settings, pixels.image_size] = training_transform(settings, pixels)
         seeding.seed_sample(self.feed.seed, epoch, int(self.source.keys[position]))
-        image = decode_image(path, channels=pixels.channels, max_pixels=pixels.max_pixels)
-        return self.transforms[settings, pixels.image_size](image)
+        decoded = self.source.decode(position, channels=pixels.channels, max_pixels=pixels.max_pixels)
+        return self.transforms[settings, pixels.image_size](decoded)
 
 
 def _collate(samples: list[tuple[Key, Tensor | _Failure]]) -> _Item:
