@@ -34,6 +34,7 @@ ARROWS = {
     "trusted": set(),
     "config": {"command", "schema", "rules", "stranger"},
     "run": {"config", "interrupt", "process", "stranger"},
+    "slurm": {"interrupt", "run"},
     "checkpoint": {"run", "layer"},
     "callback": {"analysis", "checkpoint", "interrupt", "packed", "report", "seeding"},
     "build": {"checkpoint", "seeding", "trusted"},

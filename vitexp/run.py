@@ -109,6 +109,18 @@ class Run:
         register()
         return read_rules(file)
 
+    def keep_config(self, cfg: DictConfig) -> None:
+        """From now on the run is this, so that a later resume goes on with what an earlier one has changed."""
+        resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+        _write_text(self.path / "config.yaml", to_yaml(DictConfig(resolved)))
+        _write_text(self.path / RULES, OmegaConf.to_yaml(cfg))
+
+
+def _write_text(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)
+
 
 def create(cfg: DictConfig, *, argv: Sequence[str], overrides: Sequence[str], folder: Path | None = None) -> Run:
     """Make the folder of a new run, hold it, and write what is known at the start.

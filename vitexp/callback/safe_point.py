@@ -2,7 +2,7 @@
 
 A safe point is (a) after an optimizer step that is not the epoch's last batch, (b) the end of a training epoch, after
 its validation (reliability.md, design B; Lightning's loop counters resume exactly from these and only these).
-SIGINT and SIGTERM wait for the next one; a second signal, or the end of the grace time, stops at once.
+SIGINT, SIGTERM and SIGUSR1 wait for the next one; a second signal, or the end of the grace time, stops at once.
 """
 
 import os
@@ -21,7 +21,7 @@ from vitexp.callback.finite import Finite
 from vitexp.checkpoint.adapter import BASE, require_base, trained_names, without_base
 from vitexp.checkpoint.safe_io import BEST, LAST
 from vitexp.errors import CheckpointError
-from vitexp.interrupt import Interrupted
+from vitexp.interrupt import SIGNALS, Interrupted
 
 GRACE_S = 30.0
 
@@ -52,7 +52,7 @@ class SafePoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals; Lightning has set its own by now."""
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in SIGNALS:
                 self._earlier[signum] = signal.signal(signum, self._request)
 
     def on_train_batch_end(
