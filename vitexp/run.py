@@ -111,6 +111,8 @@ class Run:
 
     def keep_config(self, cfg: DictConfig) -> None:
         """From now on the run is this, so that a later resume goes on with what an earlier one has changed."""
+        if not is_first():
+            return
         resolved: Any = OmegaConf.to_container(cfg, resolve=True)
         _write_text(self.path / "config.yaml", to_yaml(DictConfig(resolved)))
         _write_text(self.path / RULES, OmegaConf.to_yaml(cfg))
