@@ -103,6 +103,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _split_verb(words: list[str]) -> tuple[str, list[str]]:
     """The verb (train if none is given) and the words after it."""
+    if words[:2] == ["data", "check"]:
+        return "check", words[2:]
     if words and words[0] in VERBS:
         return words[0], words[1:]
     return "train", words

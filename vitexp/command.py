@@ -34,6 +34,7 @@ VERBS = {
     "analyze": ("vitexp.analyze", "look inside a model: vitexp analyze analysis=similarity run=last"),
     "prune": ("vitexp.prune", "cut what a run needs least, fine-tune: vitexp prune run=last analysis.budget=0.5"),
     "concat": ("vitexp.concat", "join trained memories in one model: adapters=[run_a,run_b] checkpoint=BASE"),
+    "check": ("vitexp.check", "look through a data set before training: vitexp data check data=folder data.root=..."),
     "list": ("vitexp.list", "models, data, attention, regimes, experiments, runs or adapters"),
     "benchmark": ("vitexp.benchmark", "speed as ratios in one run: our model, timm's, a bare loop"),
 }

@@ -18,6 +18,7 @@ from torch import Tensor
 from vitexp.data.augment import Augment
 from vitexp.data.features import FeatureLoader
 from vitexp.data.image import open_image
+from vitexp.data.intact import without_damaged
 from vitexp.data.loader import Feed, FolderLoader, MemoryLoader
 from vitexp.data.multiscale import MultiScale, MultiScaleOrder
 from vitexp.data.order import EpochOrder, require_divisible
@@ -248,7 +249,10 @@ class ImageData(LightningDataModule):
     def _load(self, part: str) -> None:
         if part not in self._read:
             _ = self.class_names  # labels mean nothing unless the classes are right
-            self._sources.update(self.read(part))
+            sources = self.read(part)
+            if self.pixels.on_corrupt == "skip":
+                sources = {split: without_damaged(source, self.pixels) for split, source in sources.items()}
+            self._sources.update(sources)
             self._read.add(part)
 
     def _size(self, split: str) -> int:

@@ -61,6 +61,9 @@ class Feed:
         return mix(images, labels, mixup=settings.mixup, cutmix=settings.cutmix, num_classes=self.num_classes)
 
 
+ALL_FILES = "; `vitexp data check` lists all such files, data.on_corrupt=skip leaves them out"
+
+
 class MemoryLoader:
     """Batches of a set in memory, augmented many at a time on the training device; no workers."""
 
@@ -139,7 +142,7 @@ class FolderLoader:
         batches = iter(self.loader)
         while (item := self._next(batches)) is not None:
             if isinstance(item, _Failure):
-                raise DataError(item.message)
+                raise DataError(f"{item.message}{ALL_FILES}")
             batch, positions, images = item
             images = images.to(self.feed.device, non_blocking=True)
             yield self.feed.finish(images, self.labels[positions], order=self.sampler, batch=batch)

@@ -17,7 +17,7 @@ from vitexp import seeding
 from vitexp.data.augment import Augment
 from vitexp.data.drop import kept_tokens
 from vitexp.data.image import to_tensor
-from vitexp.data.loader import Feed, FolderLoader, _Failure
+from vitexp.data.loader import ALL_FILES, Feed, FolderLoader, _Failure
 from vitexp.data.on_device import FLIP, BatchAugment
 from vitexp.data.pack_order import PackOrder, Shown
 from vitexp.data.source import FileSource, MemorySource
@@ -111,7 +111,7 @@ class PackedFileLoader(FolderLoader):
         while (item := self._next(batches)) is not None:
             samples: Any = item
             if failed := next((sample for sample in samples if isinstance(sample, _Failure)), None):
-                raise DataError(failed.message)
+                raise DataError(f"{failed.message}{ALL_FILES}")
             rows: list[list[Tokens]] = []
             positions = []
             for (row, position, _), tokens in samples:
