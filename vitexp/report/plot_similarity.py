@@ -62,12 +62,13 @@ def _ratio(
         line = next(line for line in axes.lines if line.get_label() == _label(key))
         line.set_label(f"{_label(key)}: {curve.similar} of {np.isfinite(curve.adjacent).sum()} blocks similar")
     axes.axhline(100 * block_ratio, color=GREY, linewidth=1.2, linestyle=(0, (2, 2)))
-    axes.set_ylim(-3, 103)
+    axes.set_ylim(-3, 105 + 11 * len(curves))  # above 100 is the legend's place
+    axes.set_yticks(range(0, 101, 20))
     axes.set_ylabel("similar vectors (%)")
     axes.set_title(
         f"cosine > {tau:g} with the block before (thin: {nearest} nearest); similar above {100 * block_ratio:g} %"
     )
-    axes.legend(loc="best", fontsize=11, frameon=True, framealpha=0.85, edgecolor="none")
+    axes.legend(loc="upper left", fontsize=11)
 
 
 def _inside(axes: "Axes", curves: Mapping[tuple[str, str], BlockCurves]) -> None:
