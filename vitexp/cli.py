@@ -18,12 +18,14 @@ from vitexp.command import VERBS, Command, call, implied
 from vitexp.errors import ConfigError, VitexpError
 from vitexp.help import help_text
 from vitexp.interrupt import Interrupted, install
+from vitexp.process import follow_first
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     install()
+    follow_first()
     try:
         return dispatch(arguments)
     except VitexpError as error:

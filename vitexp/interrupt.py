@@ -4,13 +4,9 @@ Lightning answers KeyboardInterrupt with exit code 1 and SIGTERM with 0; ours ar
 `interrupted`. Inside the training loop the signal first waits for the next safe point (callback/safe_point.py).
 """
 
-import ctypes
 import signal
-import sys
 from types import FrameType
 from typing import NoReturn
-
-_PR_SET_PDEATHSIG = 1
 
 
 class Interrupted(BaseException):
@@ -40,12 +36,6 @@ def ignore() -> None:
     """Let SIGINT and SIGTERM pass from now on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def end_with_parent() -> None:
-    """Get SIGTERM when the process that started this one is gone, so that no job outlives its sweep; on Linux."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def stop(signum: int, frame: FrameType | None) -> NoReturn:

@@ -39,6 +39,7 @@ class Scene:
             max_epochs=3,
             is_last_batch=False,
             is_global_zero=True,
+            world_size=1,
             accumulate_grad_batches=accumulate,
             callback_metrics={},
             strategy=SimpleNamespace(checkpoint_io=self.checkpoints),
@@ -157,3 +158,20 @@ def test_the_grace_time_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             signal.pause()
     finally:
         scene.point.on_train_end(scene.trainer, scene.module)
+
+
+def test_processes_of_one_run_save_and_stop_together(tmp_path: Path) -> None:
+    """Only the other process was asked to stop: this one saves at the same step, and stops with it."""
+    scene, votes = Scene(tmp_path), list[bool]()
+
+    def any_of(mine: bool, all: bool) -> bool:
+        votes.append(mine)
+        return len(votes) == 2  # the second question of a step: was anyone asked to stop?
+
+    scene.trainer.world_size = 2
+    scene.trainer.strategy.reduce_boolean_decision = any_of
+    with pytest.raises(Interrupted) as stopped:
+        scene.point.on_train_batch_end(scene.trainer, scene.module, None, None, 0)  # type: ignore[arg-type]
+    assert votes == [False, False]
+    assert stopped.value.exit_code == 143
+    assert len(scene.saved) == 1

@@ -61,7 +61,7 @@ class SafePoint(Checkpoint):
         """Safe point (a)."""
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        if self._signum is not None or self._due():
+        if self._wanted(trainer):
             self._save(trainer, pl_module, epoch=trainer.current_epoch, batch=batch_idx + 1)
             self._stop_if_asked()
 
@@ -75,7 +75,7 @@ class SafePoint(Checkpoint):
         if value is not None and (self.best is None or sign * (float(value) - self.best) >= 0):
             self.best, self.best_epoch = float(value), epoch
             self._save_best(trainer, pl_module)
-        if self._signum is not None or self._due() or epoch + 1 == trainer.max_epochs:
+        if self._wanted(trainer) or epoch + 1 == trainer.max_epochs:
             self._save(trainer, pl_module, epoch=epoch + 1, batch=0)
             self._stop_if_asked()
 
@@ -112,8 +112,15 @@ class SafePoint(Checkpoint):
         """Go on comparing with the best value of the earlier session."""
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
 
-    def _due(self) -> bool:
-        return time.monotonic() - self._saved_at >= self.every_s
+    def _wanted(self, trainer: Trainer) -> bool:
+        """Whether to save here. The processes of a run decide as one: saving alone, one would wait for the others."""
+        due, asked = time.monotonic() - self._saved_at >= self.every_s, self._signum is not None
+        if trainer.world_size > 1:
+            due = trainer.strategy.reduce_boolean_decision(due, all=False)
+            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+            if asked and self._signum is None:
+                self._signum = signal.SIGTERM
+        return due or asked
 
     def _save(self, trainer: Trainer, pl_module: LightningModule, *, epoch: int, batch: int) -> None:
         self.finite.check(pl_module)
