@@ -32,7 +32,7 @@ def test_groups_short_names_and_data_are_listed() -> None:
 
 
 def test_the_commands_compose() -> None:
-    for line in re.findall(r"^    vitexp (?!-m|evaluate|predict|resume|concat)(.*?)\s*#", TEXT, re.M):
+    for line in re.findall(r"^    vitexp (?!-m|evaluate|predict|resume|concat|data check)(.*?)\s*#", TEXT, re.M):
         compose(line.split())
 
 
