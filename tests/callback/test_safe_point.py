@@ -35,6 +35,7 @@ class Scene:
         self.module = SimpleNamespace(monitor=("val/top1", 1), evaluated=None, model=self.model)
         self.trainer = SimpleNamespace(
             global_step=0,
+            world_size=1,
             current_epoch=0,
             max_epochs=3,
             is_last_batch=False,
@@ -87,6 +88,22 @@ def test_micro_batches_are_no_safe_points(tmp_path: Path) -> None:
     assert not scene.saved
     scene.batch(1)
     assert [place["batch"] for place in scene.saved] == [2]
+
+
+def test_all_processes_save_when_one_is_due_and_stop_when_one_is_asked(tmp_path: Path) -> None:
+    """Each alone would wait for the others in the collective save."""
+    scene, others = Scene(tmp_path), [False]
+    scene.trainer.world_size = 2
+    scene.trainer.strategy.reduce_boolean_decision = lambda wish, all: wish or others.pop(0)
+    scene.batch(0)
+    assert not scene.saved
+    others += [True, False]  # another process is due
+    scene.batch(1)
+    assert [place["batch"] for place in scene.saved] == [2]
+    others += [True, True]  # another process got a signal
+    with pytest.raises(Interrupted):
+        scene.batch(2)
+    assert [place["batch"] for place in scene.saved] == [2, 3]
 
 
 def test_best_follows_the_monitored_value(tmp_path: Path) -> None:

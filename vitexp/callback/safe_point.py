@@ -61,9 +61,9 @@ class SafePoint(Checkpoint):
         """Safe point (a)."""
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        if self._signum is not None or self._due():
+        if self._agreed(trainer, self._signum is not None or self._due()):
             self._save(trainer, pl_module, epoch=trainer.current_epoch, batch=batch_idx + 1)
-            self._stop_if_asked()
+            self._stop_if_asked(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Safe point (b): the best weights, then the state."""
@@ -75,9 +75,9 @@ class SafePoint(Checkpoint):
         if value is not None and (self.best is None or sign * (float(value) - self.best) >= 0):
             self.best, self.best_epoch = float(value), epoch
             self._save_best(trainer, pl_module)
-        if self._signum is not None or self._due() or epoch + 1 == trainer.max_epochs:
+        if self._agreed(trainer, self._signum is not None or self._due() or epoch + 1 == trainer.max_epochs):
             self._save(trainer, pl_module, epoch=epoch + 1, batch=0)
-            self._stop_if_asked()
+            self._stop_if_asked(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the signals back."""
@@ -112,6 +112,10 @@ class SafePoint(Checkpoint):
         """Go on comparing with the best value of the earlier session."""
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
 
+    def _agreed(self, trainer: Trainer, wish: bool) -> bool:
+        """Whether any process wishes it: clocks differ, a signal may reach one, and those that save wait for all."""
+        return wish if trainer.world_size == 1 else bool(trainer.strategy.reduce_boolean_decision(wish, all=False))
+
     def _due(self) -> bool:
         return time.monotonic() - self._saved_at >= self.every_s
 
@@ -144,9 +148,9 @@ class SafePoint(Checkpoint):
         self._grace.daemon = True
         self._grace.start()
 
-    def _stop_if_asked(self) -> None:
-        if self._signum is not None:
-            raise Interrupted(self._signum)
+    def _stop_if_asked(self, trainer: Trainer) -> None:
+        if self._agreed(trainer, self._signum is not None):
+            raise Interrupted(self._signum or signal.SIGTERM)
 
     def _restore_signals(self) -> None:
         if self._grace is not None:
