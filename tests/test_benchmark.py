@@ -28,4 +28,4 @@ def test_benchmark_prints_a_table(capsys) -> None:
 
 def test_what_cannot_be_timed_is_a_mistake(capsys) -> None:
     assert main(["benchmark", "what=modle"]) == 2
-    assert "use model, runner, start, data or regimes" in capsys.readouterr().err
+    assert "use model, runner, start, data, regimes or packing" in capsys.readouterr().err

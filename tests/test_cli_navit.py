@@ -1,6 +1,5 @@
 """Packed images through the runner: trained, killed, resumed to the same bits, evaluated, labelled, exported."""
 
-import csv
 import json
 import os
 from pathlib import Path
@@ -54,15 +53,62 @@ def test_evaluate_and_predict(trained: Path, monkeypatch, capsys) -> None:
     assert main(["evaluate", "run=last", "quiet=true"]) == 0
     (file,) = (trained / "outputs" / "last" / "evaluations").glob("*/evaluation.json")
     assert json.loads(file.read_text())["metrics"]["test/top1"] == before["test/top1"]
-    Image.new("RGB", (40, 50), (80, 10, 10)).save(trained / "photo.png")
-    assert main(["predict", "run=last", "image=photo.png"]) == 0
-    with (trained / "outputs" / "last" / "predictions.csv").open() as stream:
-        assert len(list(csv.DictReader(stream))) == 1
+    (trained / "photos").mkdir()
+    for number, size in enumerate([(40, 50), (90, 20), (32, 32)]):
+        Image.new("RGB", size, (80 * number, 10, 10)).save(trained / "photos" / f"{number}.png")
+    assert main(["predict", "run=last", "image=photos"]) == 0
+    rows = read_rows(trained / "outputs" / "last" / "predictions.csv")
+    assert [Path(row["image"]).name for row in rows] == ["0.png", "1.png", "2.png"]
     assert main(["export", "run=last", "to=timm"]) == 4
     assert "timm has no NaViT" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("extra", [["trainer.accumulate=2", "augment.geometry=none"], ["data.packing.aspect=0.3"]])
+def test_several_sizes_are_one_table(trained: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(trained)
+    assert main(["evaluate", "run=last", "size=16,32,native", "quiet=false"]) == 0
+    text = capsys.readouterr().out
+    assert "tokens an image" in text
+    (file,) = (trained / "outputs" / "last" / "evaluations").glob("*.sizes/sizes.csv")
+    rows = read_rows(file)
+    assert [(row["size"], float(row["tokens an image"])) for row in rows] == [("16", 16), ("32", 64), ("native", 64)]
+    assert rows[1]["top1"] == rows[2]["top1"]
+    assert main(["evaluate", "run=last", "size=16,big"]) == 2
+    assert "size=big is no size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sampler", ["multi_scale", pytest.param("fixed", marks=pytest.mark.slow)])
+def test_a_pyramid_at_several_sizes(sampler: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["model=mobilevit_xxs", "data=fake", "data.sizes=[32,8,8]", "epochs=1", "bs=8", "logger=none", "quiet=true"]
+    assert main([*words, f"data.sampler={sampler}"]) == 0
+    assert main(["evaluate", "run=last", "size=24,32", "quiet=true"]) == 0
+    (file,) = (tmp_path / "outputs" / "last" / "evaluations").glob("*.sizes/sizes.csv")
+    assert [row["size"] for row in read_rows(file)] == ["24", "32"]
+    assert main(["evaluate", "run=last", "size=native"]) == 2
+    assert "use size=64,96" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_multi_scale_resumes_to_the_same_bits(tmp_path: Path, monkeypatch) -> None:
+    arguments = ["model=navit_nano", *SMALL[1:], "data.sampler=multi_scale", "trainer.checkpoint_seconds=0"]
+    outcomes = []
+    for name, kills in (("whole", []), ("killed", [3])):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        if kills:
+            train_killed_at(kills[0], monkeypatch, arguments)
+        assert main(["resume", "quiet=true"] if kills else arguments) == 0
+        outcomes.append((find("last", Path("outputs")).path / "weights.safetensors").read_bytes()[-4000:])
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["trainer.accumulate=2", "data.packing.aspect=0.3"],
+        pytest.param(["augment.geometry=none"], marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_run_resumes_to_the_same_bits(extra: list[str], tmp_path: Path, monkeypatch) -> None:
     arguments = [*SMALL, "trainer.checkpoint_seconds=0", "trainer.log_every=1", "data.packing.drop.kind=beta", *extra]
     outcomes = []
@@ -86,5 +132,7 @@ def test_packs_need_a_model_that_takes_them(tmp_path: Path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     assert main(["data=fake", "data.sampler=packed"]) == 2
     assert "use model=navit_ti16, or data.sampler=fixed" in capsys.readouterr().err
+    assert main(["data=fake", "data.sampler=multi_scale"]) == 2
+    assert "model=vit_nano regime=full takes one" in capsys.readouterr().err
     assert main([*SMALL, "regime=head", "regime.cache=true", "augment=none"]) == 2
     assert not (tmp_path / "outputs").exists()

@@ -106,7 +106,7 @@ def test_stem_stride_leaves_a_map_worth_stages() -> None:
 
 def test_the_rule_shows_in_the_printed_configuration() -> None:
     text = to_yaml(compose(["model=vit_s16", "data=cifar100"]))
-    line = next(line for line in text.splitlines() if "patch_size" in line)
+    line = next(line for line in text.splitlines() if "${patch_size:" in line)
     assert "${patch_size:16,${data.image_size}}" in line
     assert line.endswith("# = 4")
     assert yaml.safe_load(text)["seed"] == 0

@@ -15,6 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ARROWS = {
     "errors": set(),
     "interrupt": set(),
+    "process": set(),
     "seeding": set(),
     "layer": set(),
     "packed": set(),
@@ -32,7 +33,8 @@ ARROWS = {
     "stranger": set(),
     "trusted": set(),
     "config": {"command", "schema", "rules", "stranger"},
-    "run": {"config", "interrupt", "stranger"},
+    "run": {"config", "interrupt", "process", "stranger"},
+    "slurm": {"interrupt", "run"},
     "checkpoint": {"run", "layer"},
     "callback": {"analysis", "checkpoint", "interrupt", "packed", "report", "seeding"},
     "build": {"checkpoint", "seeding", "trusted"},

@@ -3,8 +3,8 @@
 `what=model` times a forward and a training step beside timm's same model, `what=runner` a whole training beside a bare
 PyTorch loop, `what=start` the first step of a fresh process beside the imports that it cannot avoid, `what=data`
 batches in memory beside a DataLoader that decodes with Pillow, `what=regimes` fine-tuning steps and joined tasks beside
-head-only and the base. Each prints a table and returns its ratios, above 1
-where ours is faster; of runner, start and regimes, the ratio is our time over the other's.
+head-only and the base, `what=packing` images of many sizes packed beside padded ones. Each prints a table and returns
+its ratios, above 1 where ours is faster; of runner, start and regimes, the ratio is our time over the other's.
 """
 
 from importlib import import_module
@@ -20,6 +20,7 @@ _OF = {
     "start": ("vitexp.speed.start", "time_start"),
     "data": ("vitexp.speed.data", "time_data"),
     "regimes": ("vitexp.speed.regimes", "time_regimes"),
+    "packing": ("vitexp.speed.packing", "time_packing"),
 }
 
 

@@ -111,6 +111,11 @@ def _check_sampler(cfg: DictConfig, model: Any) -> None:
             f"data.sampler=packed gives sequences of images of any size, and model={cfg.chosen.model} regime="
             f"{cfg.chosen.regime} takes whole images; use model=navit_ti16, or data.sampler=fixed"
         )
+    if sampler == "multi_scale" and (not getattr(model, "takes_any_size", False) or cfg.regime.get("cache")):
+        raise ConfigError(
+            f"data.sampler=multi_scale trains at several sizes, and model={cfg.chosen.model} regime={cfg.chosen.regime}"
+            " takes one; use model=mobilevit_xxs, swinv2, efficientvit_m0 or navit_ti16, or data.sampler=fixed"
+        )
 
 
 def _backbone(model: nn.Module) -> nn.Module:

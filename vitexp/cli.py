@@ -18,12 +18,14 @@ from vitexp.command import VERBS, Command, call, implied
 from vitexp.errors import ConfigError, VitexpError
 from vitexp.help import help_text
 from vitexp.interrupt import Interrupted, install
+from vitexp.process import follow_first
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     install()
+    follow_first()
     try:
         return dispatch(arguments)
     except VitexpError as error:
@@ -101,6 +103,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _split_verb(words: list[str]) -> tuple[str, list[str]]:
     """The verb (train if none is given) and the words after it."""
+    if words[:2] == ["data", "check"]:
+        return "check", words[2:]
     if words and words[0] in VERBS:
         return words[0], words[1:]
     return "train", words

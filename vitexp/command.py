@@ -34,6 +34,7 @@ VERBS = {
     "analyze": ("vitexp.analyze", "look inside a model: vitexp analyze analysis=similarity run=last"),
     "prune": ("vitexp.prune", "cut what a run needs least, fine-tune: vitexp prune run=last analysis.budget=0.5"),
     "concat": ("vitexp.concat", "join trained memories in one model: adapters=[run_a,run_b] checkpoint=BASE"),
+    "check": ("vitexp.check", "look through a data set before training: vitexp data check data=folder data.root=..."),
     "list": ("vitexp.list", "models, data, attention, regimes, experiments, runs or adapters"),
     "benchmark": ("vitexp.benchmark", "speed as ratios in one run: our model, timm's, a bare loop"),
 }
@@ -43,10 +44,19 @@ IMPLIED = {"prune": "analysis=taylor"}
 
 
 def implied(verb: str, words: Sequence[str]) -> list[str]:
-    """The words of a command with what its verb implies in front."""
+    """The words of a command with what its verb implies in front, and several sizes to evaluate at as one key."""
+    if verb == "evaluate":
+        words = [_sizes(word) for word in words]
     word = IMPLIED.get(verb)
     given = word is None or any(other.startswith(f"{word.partition('=')[0]}=") for other in words)
     return list(words) if word is None or given else [word, *words]
+
+
+def _sizes(word: str) -> str:
+    """`size=64,96,native` as `sizes=[64,96,native]`: one test a size, not a sweep."""
+    key, _, value = word.partition("=")
+    several = key in ("size", "data.image_size") and ("," in value or value == "native")
+    return f"sizes=[{value}]" if several else word
 
 
 def call(verb: str, command: Command) -> dict[str, Any]:

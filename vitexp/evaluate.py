@@ -14,13 +14,14 @@ from vitexp.checkpoint.adapter import ADAPTER, is_adapter
 from vitexp.checkpoint.safe_io import BEST, LAST, SafeCheckpointIO
 from vitexp.command import Command
 from vitexp.errors import CheckpointError, ConfigError
+from vitexp.evaluate_sizes import evaluate_sizes
 from vitexp.fit import WEIGHTS
 from vitexp.joined import evaluate_joined, joined_run
 from vitexp.reopen import reopen
 from vitexp.report.screen import print_metrics, print_notes
 from vitexp.run import Run, find, write_json
 
-ALLOWED = ("data", "data.", "logger", "trainer.", "precision", "compile", "fuse", "select", "checkpoint")
+ALLOWED = ("data", "data.", "logger", "trainer.", "precision", "compile", "fuse", "select", "checkpoint", "sizes")
 
 
 def evaluate(command: Command) -> dict[str, Any]:
@@ -35,6 +36,8 @@ def evaluate(command: Command) -> dict[str, Any]:
     if (joined := joined_run(command)) is not None:
         return evaluate_joined(command, joined)
     run, cfg = open_for(command, allowed=ALLOWED, verb="evaluate")
+    if command.cfg.sizes:
+        return evaluate_sizes(cfg, command.cfg.sizes, _folder(run, cfg).with_suffix(".sizes"))
     notes: list[str] = []
     data = build.build_data(cfg)
     if run is not None:

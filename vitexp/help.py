@@ -32,6 +32,7 @@ EXIT_CODES = (
     (6, "resources: memory, disk, permission"),
     (7, "a sweep with failed jobs"),
     (130, "interrupted: saved, `vitexp resume` continues"),
+    (138, "SLURM's SIGUSR1: saved, `vitexp resume` continues"),
     (143, "terminated: saved, `vitexp resume` continues"),
 )
 

@@ -1,16 +1,12 @@
-"""Being stopped: SIGINT and SIGTERM become one exception that says which, and how to exit.
+"""Being stopped: SIGINT, SIGTERM and SLURM's SIGUSR1 become one exception that says which, and how to exit.
 
 Lightning answers KeyboardInterrupt with exit code 1 and SIGTERM with 0; ours are 130 and 143, and the run says
 `interrupted`. Inside the training loop the signal first waits for the next safe point (callback/safe_point.py).
 """
 
-import ctypes
 import signal
-import sys
 from types import FrameType
 from typing import NoReturn
-
-_PR_SET_PDEATHSIG = 1
 
 
 class Interrupted(BaseException):
@@ -22,26 +18,24 @@ class Interrupted(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """128 + signal number: 130 for SIGINT, 143 for SIGTERM."""
+        """128 + signal number: 130 for SIGINT, 143 for SIGTERM, 138 for SIGUSR1."""
         return 128 + self.signum
 
 
+# SIGUSR1 is what `sbatch --signal=USR1@120` sends before the time of a job is over.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
 def install() -> None:
-    """Raise Interrupted on SIGINT and SIGTERM from now on."""
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    """Raise Interrupted on these signals from now on."""
+    for signum in SIGNALS:
+        signal.signal(signum, stop)
 
 
 def ignore() -> None:
     """Let SIGINT and SIGTERM pass from now on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def end_with_parent() -> None:
-    """Get SIGTERM when the process that started this one is gone, so that no job outlives its sweep; on Linux."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def stop(signum: int, frame: FrameType | None) -> NoReturn:

@@ -11,10 +11,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from vitexp.command import Command
 from vitexp.config import compose, flatten, parse, register
 from vitexp.errors import CheckpointError, ConfigError, ResourceError, VitexpError
+from vitexp.process import is_first
 from vitexp.report.compare_page import Compared, compare_page
 from vitexp.report.run_page import run_page
 from vitexp.report.screen import say
-from vitexp.run import Run, find, is_first, open_run
+from vitexp.run import Run, find, open_run
 from vitexp.schema import GROUPS
 from vitexp.stranger import read_rules
 

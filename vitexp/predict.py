@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vitexp import build
 from vitexp.checkpoint.read import read_tensors
@@ -67,10 +66,11 @@ def predict(command: Command) -> dict[str, Any]:
     folder = run.path if run is not None else Path()
     if cfg.chosen.task == "detect":
         return {"detections": predict_boxes(task, data, paths, classes, folder, quiet=cfg.quiet)}
-    rows = []
-    for start in range(0, len(paths), cfg.data.batch_size):
-        part = paths[start : start + cfg.data.batch_size]
-        rows += _label(task, torch.stack([data.read_image(path) for path in part]), part, classes)
+    found: dict[int, dict[str, Any]] = {}
+    for which, images in data.batches_of_files(paths):
+        labelled = _label(task, images, [paths[index] for index in which], classes)
+        found |= dict(zip(which, labelled, strict=True))
+    rows = [found[index] for index in range(len(paths))]
     file = folder / "predictions.csv"
     _write(rows, file)
     show(predictions_table(rows, file), quiet=cfg.quiet)
@@ -104,7 +104,7 @@ def known_classes(checkpoint: str) -> list[str] | None:
     return names
 
 
-def _label(task: Any, images: Tensor, paths: list[Path], classes: list[str]) -> list[dict[str, Any]]:
+def _label(task: Any, images: Any, paths: list[Path], classes: list[str]) -> list[dict[str, Any]]:
     with torch.inference_mode():
         probabilities = task.predict_step(images, 0).float()
     confidence, labels = probabilities.topk(min(TOP, len(classes)))

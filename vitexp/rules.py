@@ -21,6 +21,11 @@ def tokens(image_size: int, patch_size: int, images: int) -> int:
     return int(images) * max(image_size // patch_size, 1) ** 2
 
 
+def size_step(image_size: int, patch_size: int) -> int:
+    """Pixels that all sizes of a training are multiples of: the largest power of two that fits 7 times, or a patch."""
+    return max(2 ** max(image_size // 7, 1).bit_length() // 2, patch_size)
+
+
 def stem_stride(published: int, image_size: int) -> int:
     """Pixels a cell of the map that a pyramid's first stage gets: the small-image rule for models with stages.
 

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from vitexp.config import register, to_yaml
 from vitexp.errors import CheckpointError, ConfigError, ResourceError, VitexpError
 from vitexp.interrupt import Interrupted
+from vitexp.process import is_first
 from vitexp.stranger import read_rules
 
 # The configuration with its interpolations, so that another verb can change one key and what depends on it follows.
@@ -108,6 +109,20 @@ class Run:
         register()
         return read_rules(file)
 
+    def keep_config(self, cfg: DictConfig) -> None:
+        """From now on the run is this, so that a later resume goes on with what an earlier one has changed."""
+        if not is_first():
+            return
+        resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+        _write_text(self.path / "config.yaml", to_yaml(DictConfig(resolved)))
+        _write_text(self.path / RULES, OmegaConf.to_yaml(cfg))
+
+
+def _write_text(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)
+
 
 def create(cfg: DictConfig, *, argv: Sequence[str], overrides: Sequence[str], folder: Path | None = None) -> Run:
     """Make the folder of a new run, hold it, and write what is known at the start.
@@ -140,11 +155,6 @@ def create(cfg: DictConfig, *, argv: Sequence[str], overrides: Sequence[str], fo
     except OSError as error:
         raise ResourceError(f"cannot write to {path}: {error.strerror}; free it or choose outputs=<folder>") from error
     return run
-
-
-def is_first() -> bool:
-    """Whether this process keeps the books: each further device of a run has one more, which Lightning starts."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _new_path(cfg: DictConfig) -> Path:

@@ -38,7 +38,7 @@ SWEEP_KEYS = ("slots", "only", "new")
 CHOICES = {
     "precision": ("auto", "32", "bf16", "16", "64"),
     "select": ("last", "best"),
-    "benchmark.what": ("model", "runner", "start", "data", "regimes"),
+    "benchmark.what": ("model", "runner", "start", "data", "regimes", "packing"),
     "benchmark.against": ("timm", "none"),
     "to": ("safetensors", "timm", "onnx"),
 }
@@ -83,8 +83,8 @@ SHARES = ("analysis.tau", "analysis.block_ratio", "analysis.budget")
 # detector: parameters with COCO's 91 ids, image_size as [height, width], and COCO's average precision in percent.
 REFERENCE = ("parameters", "image_size", "gmacs", "paper", "top1", "source", "timm", "ap")
 
-# what: model, runner, start or data. against: timm or none; peer: timm's name of the same model, null = what the model
-# file says. batch_size: of what=model where bs= says nothing. repeats: rounds, in each of which everyone has a turn.
+# what: model, runner, start, data, regimes or packing. against: timm or none; peer: timm's name of the same model, null
+# = what the model file says. batch_size: of what=model where bs= says nothing. repeats: rounds, one turn each.
 BENCHMARK = {"what": "model", "against": "timm", "peer": None, "batch_size": 16, "repeats": 7}
 
 
@@ -111,6 +111,10 @@ class RunConfig:
     outputs: str = "outputs"
     # The run that evaluate, predict and resume are about: `last`, a name, a unique prefix of it, or a path.
     run: str | None = None
+    # resume: keys that may differ from what the run was started with, such as [trainer.clip]; it then is another run.
+    resume: Any = field(default_factory=lambda: {"allow": []})
+    # On SLURM, put the job back into the queue when SIGUSR1 has stopped it; it goes on in the same folder.
+    requeue: bool = False
     # Weights to start from: .safetensors, .pth, .ckpt, .npz or hf:<repository>.
     checkpoint: str | None = None
     # Weights of a detector's backbone alone, such as a classifier's; read like checkpoint.
@@ -145,6 +149,8 @@ class RunConfig:
     # export: safetensors (ours), timm, or onnx, and the file to write; null = into the run's folder.
     to: str = "safetensors"
     file: str | None = None
+    # evaluate: several sizes to test at, which size=64,96,native fills in.
+    sizes: list[str] = field(default_factory=list)
     # evaluate, predict, export to=onnx: fold batch norms into convolutions first; the same outputs, sooner.
     fuse: bool = True
     # -m: jobs side by side: auto (one a GPU; else by cores and memory) or a number.

@@ -148,7 +148,7 @@ def _changed(cfg: DictConfig, changes: Mapping[str, Any], unset: Mapping[str, An
         ConfigError: a key that the model does not have.
     """
     other = cfg.copy()
-    other.model = _pinned(OmegaConf.to_container(cfg.model), OmegaConf.to_container(cfg.model, resolve=True))
+    other.model = pinned(OmegaConf.to_container(cfg.model), OmegaConf.to_container(cfg.model, resolve=True))
     for key, value in changes.items():
         if OmegaConf.select(other, key) is None:
             raise ConfigError(
@@ -162,10 +162,10 @@ def _changed(cfg: DictConfig, changes: Mapping[str, Any], unset: Mapping[str, An
     return other
 
 
-def _pinned(rule: Any, value: Any) -> Any:
+def pinned(rule: Any, value: Any) -> Any:
     """What a node has resolved to, but plain references (`${data.image_size}`) stay references."""
     if isinstance(rule, dict) and isinstance(value, dict):
-        return {key: _pinned(rule[key], value[key]) for key in rule}
+        return {key: pinned(rule[key], value[key]) for key in rule}
     if isinstance(rule, str) and re.fullmatch(r"\$\{data\.\w+\}", rule):
         return rule
     return value

@@ -1,14 +1,17 @@
 """`vitexp [train]`: build everything, then make the run folder, then train."""
 
+from pathlib import Path
 from typing import Any
 
-from vitexp import build
+from vitexp import build, slurm
 from vitexp.callback.embed import require_still
 from vitexp.command import Command
 from vitexp.fit import fit
 from vitexp.pages import reporting
 from vitexp.report.screen import print_notes
+from vitexp.resume import resume
 from vitexp.run import create, working
+from vitexp.slurm import requeued
 
 
 def train(command: Command) -> dict[str, Any]:
@@ -18,6 +21,9 @@ def train(command: Command) -> dict[str, Any]:
     is made.
     """
     cfg, notes = command.cfg, list[str]()
+    if command.folder is None and (run := slurm.begun(Path(cfg.outputs))) is not None:
+        cfg.run = str(run.path)
+        return resume(command)
     data = build.build_data(cfg)
     model = build.build_model(cfg, notes=notes)
     task = build.build_task(cfg, model)
@@ -25,6 +31,6 @@ def train(command: Command) -> dict[str, Any]:
         require_still(data.augment)
     print_notes(notes, quiet=cfg.quiet)
     run = create(cfg, argv=command.argv, overrides=command.overrides, folder=command.folder)
-    with reporting(run), working(run):
-        run.update(classes=list(data.class_names), monitor=list(task.monitor))
+    with requeued(cfg.get("requeue", False)), reporting(run), working(run):
+        run.update(classes=list(data.class_names), monitor=list(task.monitor), slurm_job=slurm.job())
         return fit(cfg, run, data, task)

@@ -37,6 +37,8 @@ def test_a_model_with_repeated_heads() -> None:
     assert values["softmax/first"] < 0.999999
 
 
-def test_single_heads_are_refused() -> None:
+@pytest.mark.parametrize("options", [{"num_heads": 1}, {"num_heads": 2, "image_size": 4, "pool": "mean"}])
+def test_single_heads_and_single_tokens_are_refused(options: dict) -> None:
+    model = tiny_vit(**options)
     with pytest.raises(ConfigError, match=r"needs two or more; use model\.num_heads=2"):
-        HeadSimilarity().measure(subject(tiny_vit(num_heads=1)))
+        HeadSimilarity().measure(subject(model, size=options.get("image_size", 16)))

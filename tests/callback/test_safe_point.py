@@ -35,11 +35,11 @@ class Scene:
         self.module = SimpleNamespace(monitor=("val/top1", 1), evaluated=None, model=self.model)
         self.trainer = SimpleNamespace(
             global_step=0,
-            world_size=1,
             current_epoch=0,
             max_epochs=3,
             is_last_batch=False,
             is_global_zero=True,
+            world_size=1,
             accumulate_grad_batches=accumulate,
             callback_metrics={},
             strategy=SimpleNamespace(checkpoint_io=self.checkpoints),
@@ -88,22 +88,6 @@ def test_micro_batches_are_no_safe_points(tmp_path: Path) -> None:
     assert not scene.saved
     scene.batch(1)
     assert [place["batch"] for place in scene.saved] == [2]
-
-
-def test_all_processes_save_when_one_is_due_and_stop_when_one_is_asked(tmp_path: Path) -> None:
-    """Each alone would wait for the others in the collective save."""
-    scene, others = Scene(tmp_path), [False]
-    scene.trainer.world_size = 2
-    scene.trainer.strategy.reduce_boolean_decision = lambda wish, all: wish or others.pop(0)
-    scene.batch(0)
-    assert not scene.saved
-    others += [True, False]  # another process is due
-    scene.batch(1)
-    assert [place["batch"] for place in scene.saved] == [2]
-    others += [True, True]  # another process got a signal
-    with pytest.raises(Interrupted):
-        scene.batch(2)
-    assert [place["batch"] for place in scene.saved] == [2, 3]
 
 
 def test_best_follows_the_monitored_value(tmp_path: Path) -> None:
@@ -174,3 +158,20 @@ def test_the_grace_time_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             signal.pause()
     finally:
         scene.point.on_train_end(scene.trainer, scene.module)
+
+
+def test_processes_of_one_run_save_and_stop_together(tmp_path: Path) -> None:
+    """Only the other process was asked to stop: this one saves at the same step, and stops with it."""
+    scene, votes = Scene(tmp_path), list[bool]()
+
+    def any_of(mine: bool, all: bool) -> bool:
+        votes.append(mine)
+        return len(votes) == 2  # the second question of a step: was anyone asked to stop?
+
+    scene.trainer.world_size = 2
+    scene.trainer.strategy.reduce_boolean_decision = any_of
+    with pytest.raises(Interrupted) as stopped:
+        scene.point.on_train_batch_end(scene.trainer, scene.module, None, None, 0)  # type: ignore[arg-type]
+    assert votes == [False, False]
+    assert stopped.value.exit_code == 143
+    assert len(scene.saved) == 1

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from vitexp.data.drop import Drop
 from vitexp.data.pack_order import Packing, PackOrder
 from vitexp.data.resolution import Resolution
-from vitexp.errors import ConfigError
+from vitexp.errors import ConfigError, DataError
 
 UNIFORM = {"kind": "uniform", "of": "side", "low": 0.5, "high": 1.25, "mean": -0.5, "std": 1.0}
 NONE = {"kind": "none", "mean": 0.5, "max": 0.9, "low": 0.2, "high": 0.8, "midpoint": 1.0, "width": -1.0}
@@ -144,5 +144,7 @@ def test_sizes_of_a_sample_do_not_depend_on_the_rest():
 def test_mistakes():
     with pytest.raises(ConfigError, match=r"data\.packing\.length=0"):
         packing(length=0)
+    with pytest.raises(DataError, match="0 images do not suffice"):
+        order(count=0, training=False)
     with pytest.raises(ConfigError, match=r"aspect=-1"):
         packing(aspect=-1)

@@ -149,6 +149,18 @@ def test_sweep_is_mean_and_deviation_over_seeds() -> None:
     assert len([line for line in text.splitlines() if "e-" in line]) == 2
 
 
+def test_a_sweep_shows_the_best_first_and_what_failed_last() -> None:
+    def order(metric: str, values: dict[str, float | None]) -> list[str]:
+        rows = [
+            {"overrides": {"lr": name}, "state": "done", "metrics": {} if value is None else {metric: value}}
+            for name, value in values.items()
+        ]
+        return [line.split()[0] for line in pipe(sweep_table(rows)).splitlines() if line[:1] in "abc" and line]
+
+    assert order("test/top1", {"a": 0.5, "b": None, "c": 0.9}) == ["c", "a", "b"]
+    assert order("val/loss", {"a": 0.5, "b": None, "c": 0.9}) == ["a", "c", "b"]
+
+
 def test_mean_std() -> None:
     assert mean_std([]) == "–"
     assert mean_std([0.5]) == "0.5000"

@@ -1,9 +1,11 @@
 """The protocol of exact resume: a run killed at any point, again and again, ends as the one that was not killed.
 
 P1: at each batch and each hook of validation, saving and testing; P3: again in the session that went on. Here both at
-once: one run is killed at every point in turn. `tests/resume/campaign.py` does P2 with SIGKILL at random times.
+once: one run is killed at every point in turn. P2 is `tests/resume/campaign.py`: SIGKILL at random times, with workers.
 """
 
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -29,7 +31,7 @@ STRONG = ["augment=strong", "augment.off_epochs=1"]
 CHAINS = {
     "memory": [*MEMORY],
     "memory, accumulation, EMA, mixup": [*MEMORY, "trainer.accumulate=2", "trainer.ema=0.9", *STRONG],
-    "files, workers, EMA": [*FILES, "data.num_workers=2", "trainer.ema=0.9"],
+    "files, EMA": [*FILES, "data.num_workers=0", "trainer.ema=0.9"],
 }
 
 
@@ -60,3 +62,22 @@ def test_a_run_killed_at_every_point_in_turn_ends_the_same(name: str, tmp_path: 
     assert in_place(place, lambda: session(words))
     assert differing(expected, outcome(place)) == []
     assert steps(place) == list(range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("campaign", "said"),
+    [
+        (["kills", "--runs=4"], "mismatches 0"),
+        pytest.param(["kills", "--runs=40"], "mismatches 0", marks=pytest.mark.slow),
+        pytest.param(["writes", "--runs=100"], "kills inside a write 100, unreadable 0", marks=pytest.mark.slow),
+        pytest.param(["disk", "--runs=20"], "unreadable or unreported 0", marks=pytest.mark.slow),
+        pytest.param(["signals", "--runs=21"], "wrong 0", marks=pytest.mark.slow),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_campaign_finds_no_difference(campaign: list[str], said: str) -> None:
+    """In a process of its own: a process that has trained cannot fork one that trains."""
+    script = Path(__file__).with_name("campaign.py")
+    done = subprocess.run([sys.executable, str(script), *campaign], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert said in done.stdout

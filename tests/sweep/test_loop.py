@@ -22,7 +22,7 @@ from vitexp.sweep.slots import Share, Slots, environment
 
 # Work of 50 ms for job 0, longer with the number; `hold` in the sweep's folder makes it last until it is stopped.
 SERVER = """
-import os, sys, time
+import os, time
 from pathlib import Path
 from vitexp.sweep import job, server
 def work(job):
@@ -36,7 +36,7 @@ def work(job):
         raise RuntimeError("a bug")
     return {"test/top1": 0.1 * seed}
 job._work = work
-sys.exit(server.main([]))
+server.main([])
 """
 
 

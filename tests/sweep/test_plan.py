@@ -3,7 +3,7 @@
 import pytest
 
 from vitexp.errors import ConfigError
-from vitexp.sweep.plan import folder_name, grid, hash_of, sort_words
+from vitexp.sweep.plan import folder_name, grid, hash_of, settings_of, sort_words
 
 
 def planned(*words: str) -> list:
@@ -60,6 +60,13 @@ def test_the_same_jobs_are_the_same_however_written() -> None:
 def test_an_interval_needs_a_study() -> None:
     with pytest.raises(ConfigError, match="sweeper=optuna"):
         planned("lr=interval(0,1)")
+
+
+def test_a_key_that_only_a_swept_option_has_may_be_fixed() -> None:
+    words = sort_words(["data=folder,imagenet", "data.root=/photographs", "slots=3"])
+    settings = settings_of(words, [])
+    assert (settings.chosen.data, settings.data.root, settings.slots) == ("folder", "/photographs", 3)
+    assert [job.cfg.data.root for job in grid(words, [])] == ["/photographs"] * 2
 
 
 def test_folder_names() -> None:

@@ -3,15 +3,14 @@
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from vitexp.config import compose
 from vitexp.errors import ConfigError
-from vitexp.sweep.plan import sort_words
+from vitexp.sweep.plan import settings_of, sort_words
 from vitexp.sweep.space import Space
 
 
 def space(*words: str) -> Space:
     given = sort_words(["data=fake", "sweeper=optuna", *words])
-    return Space(given, compose(given.given), [])
+    return Space(given, settings_of(given, []), [])
 
 
 def test_each_kind_of_sweep_is_a_distribution() -> None:

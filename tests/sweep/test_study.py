@@ -9,11 +9,10 @@ import pytest
 from optuna.trial import TrialState
 from sweeps import TOY, finish, in_state, jobs, start, until
 
-from vitexp.config import compose
 from vitexp.errors import ConfigError
 from vitexp.run import write_json
 from vitexp.sweep.folder import FINISHED, Job, Sweep, create_sweep, find_sweep
-from vitexp.sweep.plan import Planned, sort_words
+from vitexp.sweep.plan import Planned, settings_of, sort_words
 from vitexp.sweep.space import Space
 from vitexp.sweep.study import Study
 
@@ -34,7 +33,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @cache
 def space(*more: str) -> Space:
     given = sort_words([*WORDS, *more])
-    return Space(given, compose(given.given), [])
+    return Space(given, settings_of(given, []), [])
 
 
 def opened(outputs: Path, *more: str) -> tuple[Sweep, Study]:

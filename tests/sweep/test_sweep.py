@@ -3,15 +3,18 @@
 import csv
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from sweeps import TOY, finish, in_state, jobs, start, until
 
 from vitexp.run import open_run
+from vitexp.sweep.slots import environment
 
 # Long enough to be caught at work, and saved at every safe point.
-LONG = (*TOY, "epochs=60", "trainer.checkpoint_seconds=0")
+LONG = (*TOY, "epochs=20", "trainer.checkpoint_seconds=0")
 
 
 def weights(folder: Path) -> bytes:
@@ -39,6 +42,10 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert [job["attempts"] for job in jobs(tmp_path)] == [1, 2, 1]
     assert open_run(jobs(tmp_path)[0]["path"]).record == first
     assert "resuming" in (jobs(tmp_path)[1]["path"] / "output.txt").read_text()
+    single = [sys.executable, "-m", "vitexp", *(word for word in words if not word.startswith(("seed", "slots")))]
+    (tmp_path / "alone").mkdir()
+    subprocess.run([*single, "seed=1", "quiet=true"], cwd=tmp_path / "alone", env=environment(), check=True)
+    assert weights(jobs(tmp_path)[1]["path"]) == weights(tmp_path / "alone" / "outputs" / "last"), "as if it ran alone"
     with next(tmp_path.glob("outputs/sweeps/*/sweep.csv")).open() as file:
         assert [row["state"] for row in csv.DictReader(file)] == ["done"] * 3
 
@@ -77,3 +84,16 @@ def test_eight_jobs_survive_a_crash_a_kill_and_the_death_of_the_sweep(tmp_path: 
     for job, again in zip(after, fresh, strict=True):
         assert weights(job["path"]) == weights(again["path"])
         assert (job["path"] / "metrics.csv").read_text() == (again["path"] / "metrics.csv").read_text()
+
+
+@pytest.mark.slow
+def test_a_job_may_have_several_processes_of_its_own(tmp_path: Path) -> None:
+    """DDP inside a job: Lightning repeats the job's command for each further device, which joins the same folder."""
+    devices = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu")
+    code, output = finish(tmp_path, *TOY, *devices, "trainer.log_every=1", "seed=0,1")
+    assert code == 0, output
+    assert [job["state"] for job in jobs(tmp_path)] == ["done", "done"]
+    assert {path.name for path in (tmp_path / "outputs").iterdir()} == {"sweeps", "last"}, "no folder of the second"
+    assert "2 processes" in (jobs(tmp_path)[0]["path"] / "output.txt").read_text()
+    with (jobs(tmp_path)[1]["path"] / "metrics.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, 7))

@@ -169,3 +169,15 @@ def test_every_optimizer_lowers_the_loss_on_decaying_and_other_groups(name: str)
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_packed_batches_weigh_in_by_their_images(loss: str) -> None:
+    """Three images with weight 1.5 and one with 0.5: the mean of both losses is the mean over the four images."""
+    logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    task, parts = classify(loss=loss), []
+    for rows, weight in ((slice(0, 3), 1.5), (slice(3, 4), 0.5)):
+        images: Any = logits[rows].clone()
+        images.weight = weight
+        parts.append(task.training_step((images, labels[rows]), 0)["loss"])
+    torch.testing.assert_close(sum(parts) / 2, task.criterion(logits, labels))

@@ -1,4 +1,4 @@
-"""Activation amplitude and gradients by depth (Liu et al., "Swin Transformer V2", 2022, Fig. 2 and section 3.2).
+"""Activation amplitude and gradients by depth (Liu et al., "Swin Transformer V2", 2022, Fig. 2).
 
 Of a block's output tokens: the variance over channels and the mean absolute value, averaged over tokens and images.
 Of its parameters: the length of the gradient of the loss, which is the mean cross-entropy of the same images, in

@@ -26,13 +26,13 @@ class HeadSimilarity(Analysis):
     name: ClassVar[str] = "heads"
 
     def measure(self, subject: Subject) -> Heads:
-        """Stream the images; blocks of one head have no fellow and are left out."""
+        """Stream the images; left out are blocks of one head, which has no fellow, and of one token, all alike."""
         totals: Heads = {}
         for image in subject.images.split(1):
 
             def on_maps(block: int, maps: dict[str, Tensor]) -> None:
                 for kind, weights in maps.items():
-                    if weights.shape[1] > 1:
+                    if min(weights.shape[1], weights.shape[-1]) > 1:
                         by_block = totals.setdefault(kind, {})
                         nearest = nearest_fellow(weights).mean(0).cpu()
                         by_block[block] = by_block.get(block, torch.zeros_like(nearest)) + nearest
@@ -40,8 +40,8 @@ class HeadSimilarity(Analysis):
             look(subject.model, image, on_maps)
         if not totals:
             raise ConfigError(
-                "analysis=heads compares the heads of a block and every block of this model has one; it needs two or"
-                " more; use model.num_heads=2 or more"
+                "analysis=heads compares the heads of a block and every block of this model has one head or one token;"
+                " it needs two or more; use model.num_heads=2 or more, and a larger size="
             )
         count = len(subject.images)
         return {kind: {b: total / count for b, total in blocks.items()} for kind, blocks in totals.items()}

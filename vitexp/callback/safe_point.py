@@ -2,7 +2,7 @@
 
 A safe point is (a) after an optimizer step that is not the epoch's last batch, (b) the end of a training epoch, after
 its validation (reliability.md, design B; Lightning's loop counters resume exactly from these and only these).
-SIGINT and SIGTERM wait for the next one; a second signal, or the end of the grace time, stops at once.
+SIGINT, SIGTERM and SIGUSR1 wait for the next one; a second signal, or the end of the grace time, stops at once.
 """
 
 import os
@@ -21,7 +21,7 @@ from vitexp.callback.finite import Finite
 from vitexp.checkpoint.adapter import BASE, require_base, trained_names, without_base
 from vitexp.checkpoint.safe_io import BEST, LAST
 from vitexp.errors import CheckpointError
-from vitexp.interrupt import Interrupted
+from vitexp.interrupt import SIGNALS, Interrupted
 
 GRACE_S = 30.0
 
@@ -52,7 +52,7 @@ class SafePoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals; Lightning has set its own by now."""
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in SIGNALS:
                 self._earlier[signum] = signal.signal(signum, self._request)
 
     def on_train_batch_end(
@@ -61,9 +61,9 @@ class SafePoint(Checkpoint):
         """Safe point (a)."""
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        if self._agreed(trainer, self._signum is not None or self._due()):
+        if self._wanted(trainer):
             self._save(trainer, pl_module, epoch=trainer.current_epoch, batch=batch_idx + 1)
-            self._stop_if_asked(trainer)
+            self._stop_if_asked()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Safe point (b): the best weights, then the state."""
@@ -75,9 +75,9 @@ class SafePoint(Checkpoint):
         if value is not None and (self.best is None or sign * (float(value) - self.best) >= 0):
             self.best, self.best_epoch = float(value), epoch
             self._save_best(trainer, pl_module)
-        if self._agreed(trainer, self._signum is not None or self._due() or epoch + 1 == trainer.max_epochs):
+        if self._wanted(trainer) or epoch + 1 == trainer.max_epochs:
             self._save(trainer, pl_module, epoch=epoch + 1, batch=0)
-            self._stop_if_asked(trainer)
+            self._stop_if_asked()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the signals back."""
@@ -112,12 +112,15 @@ class SafePoint(Checkpoint):
         """Go on comparing with the best value of the earlier session."""
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
 
-    def _agreed(self, trainer: Trainer, wish: bool) -> bool:
-        """Whether any process wishes it: clocks differ, a signal may reach one, and those that save wait for all."""
-        return wish if trainer.world_size == 1 else bool(trainer.strategy.reduce_boolean_decision(wish, all=False))
-
-    def _due(self) -> bool:
-        return time.monotonic() - self._saved_at >= self.every_s
+    def _wanted(self, trainer: Trainer) -> bool:
+        """Whether to save here. The processes of a run decide as one: saving alone, one would wait for the others."""
+        due, asked = time.monotonic() - self._saved_at >= self.every_s, self._signum is not None
+        if trainer.world_size > 1:
+            due = trainer.strategy.reduce_boolean_decision(due, all=False)
+            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+            if asked and self._signum is None:
+                self._signum = signal.SIGTERM
+        return due or asked
 
     def _save(self, trainer: Trainer, pl_module: LightningModule, *, epoch: int, batch: int) -> None:
         self.finite.check(pl_module)
@@ -148,9 +151,9 @@ class SafePoint(Checkpoint):
         self._grace.daemon = True
         self._grace.start()
 
-    def _stop_if_asked(self, trainer: Trainer) -> None:
-        if self._agreed(trainer, self._signum is not None):
-            raise Interrupted(self._signum or signal.SIGTERM)
+    def _stop_if_asked(self) -> None:
+        if self._signum is not None:
+            raise Interrupted(self._signum)
 
     def _restore_signals(self) -> None:
         if self._grace is not None:

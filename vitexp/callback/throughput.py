@@ -1,4 +1,4 @@
-"""How full packed sequences are and how fast tokens and images go through, one row an epoch."""
+"""How full packed sequences are and how fast images of many sizes go through, one row an epoch."""
 
 from time import perf_counter
 from typing import Any
@@ -12,8 +12,9 @@ from vitexp.packed import PackedImages
 class Throughput(Callback):
     """Log train/padding_rate, train/tokens, train/shrunk (images longer than a sequence), and two rates.
 
-    train/tokens counts from the start of the run: the axis on which runs of different resolutions compare. Rates are
-    over the time of training since the epoch began or was resumed. In several processes the counts are of all.
+    train/tokens counts from the start of the run: the axis on which runs of different resolutions compare; of images
+    that are not packed it is train/pixels. Rates are over the time of training since the epoch began or was resumed. In
+    several processes the counts are of all.
     """
 
     def __init__(self) -> None:
@@ -35,13 +36,10 @@ class Throughput(Callback):
     ) -> None:
         """Count."""
         images = batch[0]
-        if isinstance(images, PackedImages):
-            tokens, cells = images.num_tokens, images.owner.numel()
-        else:
-            model: Any = pl_module.model
-            patch = model.strides[0] if hasattr(model, "strides") else 1
-            tokens = cells = len(images) * (images.shape[-2] // patch) * (images.shape[-1] // patch)
-        self._tokens, self._cells, self._total = self._tokens + tokens, self._cells + cells, self._total + tokens
+        packed = isinstance(images, PackedImages)
+        tokens = images.num_tokens if packed else images.shape[0] * images.shape[-2] * images.shape[-1]
+        self._tokens, self._total = self._tokens + tokens, self._total + tokens
+        self._cells += images.owner.numel() if packed else 0
         self._session[0] += tokens
         self._session[1] += len(images)
 
@@ -54,12 +52,13 @@ class Throughput(Callback):
         gathered: Any = pl_module.all_gather(counts)
         tokens, cells, total, *session = gathered.reshape(-1, 5).sum(0).tolist()
         order: Any = getattr(trainer.train_dataloader, "sampler", None)
-        row = {"train/tokens": total}
+        unit = "tokens" if cells else "pixels"
+        row = {f"train/{unit}": total, f"train/{unit}_per_s": session[0] / seconds}
+        row["train/images_per_s"] = session[1] / seconds
         if cells:
             row["train/padding_rate"] = 1 - tokens / cells
         if hasattr(order, "plan"):
             row["train/shrunk"] = float(order.plan(trainer.current_epoch)[0].shrunk)
-        row |= {"train/tokens_per_s": session[0] / seconds, "train/images_per_s": session[1] / seconds}
         for logger in trainer.loggers:
             logger.log_metrics({"epoch": trainer.current_epoch, **row}, step=trainer.global_step)
 

@@ -5,9 +5,10 @@ are held out is fixed for each set (split.py), never by the run's seed.
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,12 +18,14 @@ from torch import Tensor
 from vitexp.data.augment import Augment
 from vitexp.data.features import FeatureLoader
 from vitexp.data.image import open_image
+from vitexp.data.intact import without_damaged
 from vitexp.data.loader import Feed, FolderLoader, MemoryLoader
+from vitexp.data.multiscale import MultiScale, MultiScaleOrder
 from vitexp.data.order import EpochOrder, require_divisible
 from vitexp.data.pack_loader import PackedFileLoader, PackedMemoryLoader
 from vitexp.data.pack_order import Packing, PackOrder
 from vitexp.data.pixels import Pixels
-from vitexp.data.source import FileSource, MemorySource, image_sizes
+from vitexp.data.source import FileSource, MemorySource, file_source, image_sizes
 from vitexp.data.transform import evaluation_crop
 from vitexp.errors import ConfigError, DataError
 from vitexp.seeding import permutation
@@ -46,7 +49,7 @@ class Batches:
     timeout: float
     seed: int
     epochs: int
-    sampling: Packing | None = None
+    sampling: Packing | MultiScale | None = None
 
 
 class ImageData(LightningDataModule):
@@ -145,11 +148,14 @@ class ImageData(LightningDataModule):
         """Optimiser steps of an epoch."""
         if isinstance(self.batches.sampling, Packing):
             return self._pack_order(self.source("train"), self.batches.sampling, training=True).steps
-        return self.train_size // self.batches.size
+        return len(self._order(self.train_size, training=True)) // self.batches.accumulate
 
     def about_batches(self) -> str:
         """What is special about the training batches, in a line for the header; empty where nothing is."""
         sampling = self.batches.sampling
+        if isinstance(sampling, MultiScale):
+            pairs = sampling.pairs(self.image_size, self.batches.size, parts=self.batches.accumulate)
+            return ", ".join(f"{images} at {side}" for side, images in pairs) + " pixels"
         if not isinstance(sampling, Packing):
             return ""
         order = self._pack_order(self.source("train"), sampling, training=True)
@@ -217,6 +223,23 @@ class ImageData(LightningDataModule):
         image = open_image(path, channels=self.channels, max_pixels=self.pixels.max_pixels)
         return self._evaluate(image)
 
+    def batches_of_files(self, paths: Sequence[str | Path]) -> Iterator[tuple[list[int], Any]]:
+        """Image files as the model gets them, batch by batch: numbers of those in a batch, and the batch.
+
+        Where images are packed, the whole of each at its own aspect. Raises DataError.
+        """
+        packing = self.batches.sampling
+        if isinstance(packing, Packing):
+            names = [os.path.abspath(path) for path in paths]
+            source = file_source(Path("/"), names, torch.zeros(len(paths), dtype=torch.int64))
+            loader: Any = self._packed_loader(source, replace(packing, aspect=0.0), training=False)
+            for (_, rows, _), (images, _) in zip(loader.sampler, loader, strict=True):
+                yield [position for row in rows for position in row], images
+            return
+        for start in range(0, len(paths), self.batches.size):
+            which = list(range(start, min(start + self.batches.size, len(paths))))
+            yield which, torch.stack([self.read_image(paths[index]) for index in which])
+
     def _evaluate(self, image: Image.Image | Tensor) -> Tensor:
         if isinstance(image, Tensor):
             image = Image.fromarray(image.squeeze(0).numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy())
@@ -226,7 +249,10 @@ class ImageData(LightningDataModule):
     def _load(self, part: str) -> None:
         if part not in self._read:
             _ = self.class_names  # labels mean nothing unless the classes are right
-            self._sources.update(self.read(part))
+            sources = self.read(part)
+            if self.pixels.on_corrupt == "skip":
+                sources = {split: without_damaged(source, self.pixels) for split, source in sources.items()}
+            self._sources.update(sources)
             self._read.add(part)
 
     def _size(self, split: str) -> int:
@@ -286,6 +312,18 @@ class ImageData(LightningDataModule):
     def _order(self, count: int, *, training: bool, shared: bool = False) -> EpochOrder:
         """Which of `count` samples this process sees when; with `shared` all of them in every process."""
         batches, (rank, world_size, _) = self.batches, self._place()
+        if training and isinstance(batches.sampling, MultiScale):
+            return MultiScaleOrder(
+                count,
+                batches.size,
+                batches.sampling,
+                image_size=self.image_size,
+                seed=batches.seed,
+                accumulate=batches.accumulate,
+                rank=rank,
+                world_size=world_size,
+                start=self.start,
+            )
         return EpochOrder(
             count,
             batches.size,

@@ -20,7 +20,7 @@ from vitexp import seeding
 from vitexp.data.box_augment import BoxAugment, Frame
 from vitexp.data.box_source import BoxSource
 from vitexp.data.image import decode_image, open_image
-from vitexp.data.loader import FolderLoader, Key, _Failure, _Keys
+from vitexp.data.loader import ALL_FILES, FolderLoader, Key, _Failure, _Keys
 from vitexp.data.order import EpochOrder
 from vitexp.data.pixels import Pixels
 from vitexp.detection.box import to_cxcywh
@@ -90,7 +90,7 @@ class BoxLoader(FolderLoader):
             samples: Any = item
             for sample in samples:
                 if isinstance(sample, _Failure):
-                    raise DataError(sample.message)
+                    raise DataError(f"{sample.message}{ALL_FILES}")
             images, targets = zip(*samples, strict=True)
             yield self.box_feed.finish(list(images), list(targets))
 

@@ -6,7 +6,6 @@ Every draw is a function of the sample's key, and which tokens go of its key too
 from dataclasses import dataclass
 
 import torch
-from scipy.special import betaincinv, ndtr, ndtri
 from torch import Tensor
 
 from vitexp import seeding
@@ -64,6 +63,8 @@ class Drop:
             return torch.full((len(keys),), self.mean, dtype=torch.float64)
         if self.kind == "schedule":
             return self.low + (self.high - self.low) * torch.sigmoid((seen.double() - self.midpoint) / self.width)
+        from scipy.special import betaincinv, ndtr, ndtri
+
         share = seeding.uniform(keys, RATE).double().numpy()
         if self.kind == "beta":
             total, middle = 1 / SPREAD - 1, self.mean / self.max

@@ -6,7 +6,7 @@ first epoch before it calls `loader.sampler.set_epoch`, so nothing may be fixed 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from vitexp import seeding
 from vitexp.data.augment import Augment, mix
-from vitexp.data.image import decode_image, open_image
 from vitexp.data.on_device import BatchAugment
 from vitexp.data.order import EpochOrder
 from vitexp.data.pixels import Pixels
@@ -46,6 +45,11 @@ class Feed:
         """What is in force in an epoch."""
         return self.augment.at(epoch, self.epochs) if self.augment else None
 
+    def at(self, order: EpochOrder, epoch: int, batch: int) -> Pixels:
+        """The pixels of a batch, which may have a size of its own."""
+        size = order.image_size(epoch, batch)
+        return self.pixels if size is None else replace(self.pixels, image_size=size)
+
     def finish(self, images: Tensor, labels: Tensor, *, order: EpochOrder, batch: int) -> Batch:
         """Normalise a batch on its device and mix it; its random draws belong to its place in the run."""
         images = self.pixels.normalise(images)
@@ -55,6 +59,9 @@ class Feed:
             return images, labels
         seeding.seed_step(self.seed, order.step(batch), rank=order.rank, stream=seeding.BATCH)
         return mix(images, labels, mixup=settings.mixup, cutmix=settings.cutmix, num_classes=self.num_classes)
+
+
+ALL_FILES = "; `vitexp data check` lists all such files, data.on_corrupt=skip leaves them out"
 
 
 class MemoryLoader:
@@ -92,9 +99,9 @@ class MemoryLoader:
 
     def _batch(self, native: Tensor, positions: Tensor, batch: int) -> Batch:
         images = native.to(self.feed.device, non_blocking=True)
-        size = self.feed.pixels.image_size
-        if images.shape[-2:] != (size, size):
-            images = upsample(images.float(), self.feed.pixels)
+        pixels = self.feed.at(self.sampler, self.sampler.epoch, batch)
+        if images.shape[-2:] != (pixels.image_size, pixels.image_size):
+            images = upsample(images.float(), pixels)
         return self.feed.finish(images, self.labels[positions], order=self.sampler, batch=batch)
 
 
@@ -118,7 +125,7 @@ class FolderLoader:
         self.sampler, self.feed, self.labels = order, feed, source.labels
         self.num_workers, self.timeout = num_workers, timeout
         self.loader = DataLoader(
-            _Files(source, feed),
+            _Files(source, feed, order),
             batch_sampler=_Keys(order),
             num_workers=num_workers,
             collate_fn=_collate,
@@ -135,7 +142,7 @@ class FolderLoader:
         batches = iter(self.loader)
         while (item := self._next(batches)) is not None:
             if isinstance(item, _Failure):
-                raise DataError(item.message)
+                raise DataError(f"{item.message}{ALL_FILES}")
             batch, positions, images = item
             images = images.to(self.feed.device, non_blocking=True)
             yield self.feed.finish(images, self.labels[positions], order=self.sampler, batch=batch)
@@ -186,26 +193,28 @@ class _Keys:
 class _Files(Dataset[tuple[Key, Tensor | _Failure]]):
     """Reads one file; lives in the workers."""
 
-    def __init__(self, source: FileSource, feed: Feed) -> None:
-        self.source, self.feed = source, feed
-        self.transforms: dict[Augment, Callable[[Tensor], Tensor]] = {}
+    def __init__(self, source: FileSource, feed: Feed, order: EpochOrder) -> None:
+        self.source, self.feed, self.order = source, feed, order
+        self.transforms: dict[tuple[Augment, int], Callable[[Tensor], Tensor]] = {}
 
     def __getitem__(self, key: Key) -> tuple[Key, Tensor | _Failure]:
-        _, epoch, position = key
+        batch, epoch, position = key
         try:
-            return key, self._read(self.source.path(position), epoch, position)
+            pixels = self.feed.at(self.order, epoch, batch)
+            return key, self._read(epoch, position, pixels)
         except DataError as error:
             return key, _Failure(f"file {position}: {error}")
 
-    def _read(self, path: str, epoch: int, position: int) -> Tensor:
-        pixels, settings = self.feed.pixels, self.feed.settings(epoch)
+    def _read(self, epoch: int, position: int, pixels: Pixels) -> Tensor:
+        settings = self.feed.settings(epoch)
         if settings is None:
-            return evaluation_crop(open_image(path, channels=pixels.channels, max_pixels=pixels.max_pixels), pixels)
-        if settings not in self.transforms:
-            self.transforms[settings] = training_transform(settings, pixels)
+            image = self.source.open(position, channels=pixels.channels, max_pixels=pixels.max_pixels)
+            return evaluation_crop(image, pixels)
+        if (settings, pixels.image_size) not in self.transforms:
+            self.transforms[settings, pixels.image_size] = training_transform(settings, pixels)
         seeding.seed_sample(self.feed.seed, epoch, int(self.source.keys[position]))
-        image = decode_image(path, channels=pixels.channels, max_pixels=pixels.max_pixels)
-        return self.transforms[settings](image)
+        decoded = self.source.decode(position, channels=pixels.channels, max_pixels=pixels.max_pixels)
+        return self.transforms[settings, pixels.image_size](decoded)
 
 
 def _collate(samples: list[tuple[Key, Tensor | _Failure]]) -> _Item:

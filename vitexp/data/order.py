@@ -60,6 +60,10 @@ class EpochOrder:
         """Where this epoch begins: after a resume within it, at the first batch not yet trained on."""
         return self.start_batch if self.epoch == self.start_epoch else 0
 
+    def image_size(self, epoch: int, batch: int) -> int | None:
+        """Side of the images of a micro-batch where it has one of its own; here it has none."""
+        return None
+
     def step(self, batch: int) -> int:
         """Number of a micro-batch over the whole run, the same on every rank: the key of its random draws."""
         return self.epoch * len(self) + batch

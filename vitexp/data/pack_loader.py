@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from vitexp import seeding
 from vitexp.data.augment import Augment
 from vitexp.data.drop import kept_tokens
-from vitexp.data.image import decode_image, open_image, to_tensor
-from vitexp.data.loader import Feed, FolderLoader, _Failure
+from vitexp.data.image import to_tensor
+from vitexp.data.loader import ALL_FILES, Feed, FolderLoader, _Failure
 from vitexp.data.on_device import FLIP, BatchAugment
 from vitexp.data.pack_order import PackOrder, Shown
 from vitexp.data.source import FileSource, MemorySource
@@ -111,7 +111,7 @@ class PackedFileLoader(FolderLoader):
         while (item := self._next(batches)) is not None:
             samples: Any = item
             if failed := next((sample for sample in samples if isinstance(sample, _Failure)), None):
-                raise DataError(failed.message)
+                raise DataError(f"{failed.message}{ALL_FILES}")
             rows: list[list[Tokens]] = []
             positions = []
             for (row, position, _), tokens in samples:
@@ -149,12 +149,12 @@ class _PackedFiles(Dataset[Any]):
     def __getitem__(self, key: tuple[int, int, int, float]) -> Any:
         epoch, row, position, weight = key
         shown, _ = self.order.plan(epoch)
-        path, pixels, settings = self.source.path(position), self.feed.pixels, self.feed.settings(epoch)
+        pixels, settings = self.feed.pixels, self.feed.settings(epoch)
         try:
             if settings is None:
-                image = to_tensor(open_image(path, channels=pixels.channels, max_pixels=pixels.max_pixels))
+                image = to_tensor(self.source.open(position, channels=pixels.channels, max_pixels=pixels.max_pixels))
             else:
-                image = decode_image(path, channels=pixels.channels, max_pixels=pixels.max_pixels)
+                image = self.source.decode(position, channels=pixels.channels, max_pixels=pixels.max_pixels)
                 if settings.geometry in ("crop_flip", "resized_crop_flip"):
                     mirrored = seeding.uniform(shown.keys[position : position + 1], FLIP) < settings.flip_rate
                     image = image.flip(-1) if bool(mirrored) else image

@@ -94,17 +94,18 @@ class PackOrder:
         self.start_epoch, self.start_batch = start
         self.epoch = self.start_epoch
         self.length = packing.length
+        parts = accumulate * world_size
+        if len(sizes) < (parts if training else 1):
+            raise DataError(
+                f"{len(sizes)} images do not suffice for {parts} processes or micro-batches; use a larger set, or a"
+                " larger data.val_fraction and data.test_fraction"
+            )
         self._plans: dict[int, tuple[Shown, list[list[int]]]] = {}
         shown, sequences = self.plan(0)
-        parts = accumulate * world_size
         at_once = max(packing.budget // self.length // parts, 1) * parts
         self.steps = max(len(sequences) // at_once, 1)
         self.padding_rate = 1 - int(shown.kept.sum()) / max(len(sequences) * self.length, 1)
         self.per_sequence = len(sizes) / max(len(sequences), 1)
-        if len(sizes) < parts:
-            raise DataError(
-                f"{len(sizes)} images are too few for {parts} processes and micro-batches; use a larger set"
-            )
 
     def __len__(self) -> int:
         return self.steps * self.accumulate

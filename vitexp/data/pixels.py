@@ -16,7 +16,8 @@ class Pixels:
 
     image_size: height and width in pixels; channels: 1 (grey) or 3 (RGB); mean, std: of each channel, for values in
     0..1; crop_pct: evaluation resizes the short side to floor(image_size / crop_pct) and cuts out the centre;
-    interpolation: of that resize and of training crops; max_pixels: a larger file is an error.
+    interpolation: of that resize and of training crops; max_pixels: a larger file is an error; on_corrupt: `error`, or
+    `skip` for files that cannot be read to be left out, after all have been looked at once.
     """
 
     image_size: int
@@ -26,6 +27,7 @@ class Pixels:
     crop_pct: float
     interpolation: str
     max_pixels: int
+    on_corrupt: str = "error"
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
@@ -39,6 +41,11 @@ class Pixels:
             raise ConfigError(
                 f"data.image_size={self.image_size} data.crop_pct={self.crop_pct}; the size is at least 1, the share "
                 f"above 0 and at most 1; use data.image_size=224 data.crop_pct=0.9"
+            )
+        if self.on_corrupt not in ("error", "skip"):
+            raise ConfigError(
+                f"data.on_corrupt={self.on_corrupt} is unknown; it is error or skip; use data.on_corrupt=skip to leave"
+                " files out that cannot be read"
             )
         if self.interpolation not in INTERPOLATIONS:
             raise ConfigError(

@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 from vitexp import seeding
@@ -58,6 +57,8 @@ class Resolution:
             return None
         share = seeding.uniform(keys, SIZE).double()
         if self.kind == "normal":
+            from scipy.special import ndtr, ndtri
+
             bounds = torch.from_numpy(ndtr([(edge - self.mean) / self.std for edge in (-1.0, 1.0)]))
             inside = bounds[0] + share * (bounds[1] - bounds[0])
             share = ((torch.from_numpy(ndtri(inside.numpy())) * self.std + self.mean).clamp(-1, 1) + 1) / 2
@@ -74,6 +75,8 @@ def boxes(sizes: Tensor, keys: Tensor, *, aspect: float, centred: bool) -> Tenso
     """
     if aspect == 0:
         return torch.cat([torch.zeros_like(sizes), sizes], dim=1)
+    from scipy.special import ndtri
+
     share = seeding.uniform(keys, ASPECT).double().clamp(1e-6, 1 - 1e-6)
     factor = torch.exp(aspect * torch.from_numpy(ndtri(share.numpy())))
     shares = torch.stack([1 / factor.clamp(min=1), factor.clamp(max=1)], dim=1)

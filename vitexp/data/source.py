@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from vitexp.data.image import image_size
+from vitexp.data.image import decode_image, image_size, open_image
 from vitexp.errors import DataError
 
 
@@ -50,10 +51,45 @@ class FileSource:
         """The file at a position."""
         return os.path.join(self.root, os.fsdecode(self.names[position]))
 
+    def open(self, position: int, *, channels: int, max_pixels: int) -> Image.Image:
+        """The image at a position by Pillow. Raises DataError."""
+        return open_image(self.path(position), channels=channels, max_pixels=max_pixels)
+
+    def decode(self, position: int, *, channels: int, max_pixels: int) -> Tensor:
+        """The image at a position by the fastest decoder: uint8 (C, H, W). Raises DataError."""
+        return decode_image(self.path(position), channels=channels, max_pixels=max_pixels)
+
+    def sizes(self, max_pixels: int) -> Tensor:
+        """(height, width) of each image, int64 (N, 2), by the headers of the files. Raises DataError."""
+        sizes = [image_size(self.path(position), max_pixels=max_pixels) for position in range(len(self))]
+        return torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)
+
     def subset(self, positions: Tensor) -> "FileSource":
         """The files at `positions` (M,), under the keys they have here."""
         chosen = self.names[positions.numpy()]
         return FileSource(self.root, chosen, self.labels[positions], self.keys[positions])
+
+
+@dataclass(frozen=True, eq=False)
+class CropSource(FileSource):
+    """Parts of image files: boxes int64 (N, 4), left, top, right, bottom in pixels, inside their images."""
+
+    boxes: Tensor
+
+    def open(self, position: int, *, channels: int, max_pixels: int) -> Image.Image:
+        left, top, right, bottom = self.boxes[position].tolist()
+        return super().open(position, channels=channels, max_pixels=max_pixels).crop((left, top, right, bottom))
+
+    def decode(self, position: int, *, channels: int, max_pixels: int) -> Tensor:
+        left, top, right, bottom = self.boxes[position].tolist()
+        return super().decode(position, channels=channels, max_pixels=max_pixels)[:, top:bottom, left:right]
+
+    def sizes(self, max_pixels: int) -> Tensor:
+        return (self.boxes[:, 2:] - self.boxes[:, :2]).flip(1)
+
+    def subset(self, positions: Tensor) -> "CropSource":
+        whole = super().subset(positions)
+        return CropSource(whole.root, whole.names, whole.labels, whole.keys, boxes=self.boxes[positions])
 
 
 _sizes: "weakref.WeakKeyDictionary[MemorySource | FileSource, Tensor]" = weakref.WeakKeyDictionary()
@@ -64,8 +100,7 @@ def image_sizes(source: MemorySource | FileSource, *, max_pixels: int) -> Tensor
     if isinstance(source, MemorySource):
         return torch.tensor(source.images.shape[-2:]).expand(len(source), 2)
     if source not in _sizes:
-        sizes = [image_size(source.path(position), max_pixels=max_pixels) for position in range(len(source))]
-        _sizes[source] = torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)
+        _sizes[source] = source.sizes(max_pixels)
     return _sizes[source]
 
 

@@ -67,7 +67,7 @@ def _ratio(
     axes.set_title(
         f"cosine > {tau:g} with the block before (thin: {nearest} nearest); similar above {100 * block_ratio:g} %"
     )
-    axes.legend(loc="best", fontsize=11)
+    axes.legend(loc="best", fontsize=11, frameon=True, framealpha=0.85, edgecolor="none")
 
 
 def _inside(axes: "Axes", curves: Mapping[tuple[str, str], BlockCurves]) -> None:
@@ -88,7 +88,10 @@ def _inside(axes: "Axes", curves: Mapping[tuple[str, str], BlockCurves]) -> None
 def _pairs(axes: "Axes", curves: Mapping[tuple[str, str], BlockCurves], tau: float) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    key, curve = next(iter(curves.items()))
+    first = next(iter(curves))[0]
+    key, curve = [(key, curve) for key, curve in curves.items() if key[0] == first][
+        -1
+    ]  # the map that values are read by
     size = len(curve.pairs)
     extent = (0.5, size + 0.5, size + 0.5, 0.5)
     image = axes.imshow(100 * curve.pairs, cmap="cividis", vmin=0, vmax=100, extent=extent, interpolation="nearest")

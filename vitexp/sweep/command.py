@@ -8,7 +8,6 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vitexp.command import implied
-from vitexp.config import compose
 from vitexp.errors import ConfigError
 from vitexp.report.screen import say
 from vitexp.report.sweep_screen import SweepScreen
@@ -16,8 +15,8 @@ from vitexp.sweep.conclude import conclude
 from vitexp.sweep.elsewhere import launch, launcher_of
 from vitexp.sweep.folder import FAILED, FINISHED, Job, Sweep, create_sweep, find_sweep
 from vitexp.sweep.loop import Listed, Source, run_all
-from vitexp.sweep.plan import Words, grid, hash_of, sort_words
-from vitexp.sweep.slots import Slots, server_for, shares
+from vitexp.sweep.plan import Words, grid, hash_of, settings_of, sort_words
+from vitexp.sweep.slots import Slots, check_slots, server_for, shares
 
 # A finished sweep of another verb is done again: what it measures may have changed meanwhile.
 _KEPT = ("train", "prune")
@@ -32,18 +31,21 @@ def sweep(verb: str, typed: Sequence[str], argv: Sequence[str], config_dirs: Seq
         Interrupted: every job has saved itself; the same command continues.
     """
     words = sort_words(implied(verb, typed))
-    settings = compose(words.given, config_dirs=config_dirs)
+    settings = settings_of(words, config_dirs)
     launcher = launcher_of(words.hydra)
+    check_slots(settings.slots)
     if settings.only not in (None, "failed"):
         raise ConfigError(f"only={settings.only} is not known; use only=failed, or nothing for all that is left")
     if settings.sweeper.kind == "optuna":
+        if verb not in _KEPT:
+            raise ConfigError(f"sweeper=optuna searches for what trains best, and {verb} does not train; drop sweeper=")
         if launcher is not None:
             raise ConfigError(f"sweeper=optuna runs its jobs here, not by {launcher}; drop hydra/launcher=, use slots=")
         return _study(verb, words, settings, argv, config_dirs)
     jobs = grid(words, config_dirs)
     folder = _open(verb, hash_of(sorted([verb, *(job.digest for job in jobs)])), settings, argv)
     try:
-        folder.add_missing(jobs)
+        folder.add_all(jobs)
         left = _left(folder.jobs, settings)
         if launcher is not None:
             launch(folder, left, words.hydra, quiet=settings.quiet)

@@ -64,5 +64,8 @@ def write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _how(job: Job) -> str:
-    reason = clean(job.record["reason"] or "its process is gone")
-    return f"{job.state}: {reason}" if job.state != "waiting" else "was not started"
+    if job.state == "waiting":
+        return "was not started"
+    if job.state == "running" and job.is_busy():
+        return "still runs elsewhere"
+    return f"{job.state}: {clean(job.record['reason'] or 'its process is gone')}"

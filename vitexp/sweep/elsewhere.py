@@ -76,6 +76,7 @@ def launch(sweep: Sweep, jobs: Sequence[Job], words: Sequence[str], *, quiet: bo
     Raises:
         Interrupted: asked to stop; jobs here stop too, those on a cluster go on.
     """
+    jobs = [job for job in jobs if not job.is_busy()]  # one of an earlier command may still run there
     if not jobs:
         return
     numbers = ",".join(str(job.number) for job in jobs)

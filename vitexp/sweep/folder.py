@@ -66,6 +66,10 @@ class Job:
         self.record.update(fields)
         write_json(self.path / STATE, self.record)
 
+    def freeze(self, cfg: DictConfig) -> None:
+        """Write the configuration that the job will run with."""
+        (self.path / FROZEN).write_text(OmegaConf.to_yaml(cfg))
+
     def config(self) -> DictConfig:
         """The frozen configuration."""
         cfg = OmegaConf.load(self.path / FROZEN)
@@ -125,7 +129,7 @@ class Sweep:
         number = self.jobs[-1].number + 1 if self.jobs else 0
         job = Job(self.path / f"{number}-{folder_name(planned.swept)}")
         job.path.mkdir(exist_ok=True)
-        (job.path / FROZEN).write_text(OmegaConf.to_yaml(planned.cfg))
+        job.freeze(planned.cfg)
         job.update(
             number=number,
             verb=self.record["verb"],
@@ -145,12 +149,14 @@ class Sweep:
         self.jobs.append(job)
         return job
 
-    def add_missing(self, jobs: Sequence[Planned]) -> None:
-        """Freeze those that are not there yet: all of a new sweep, some of one that was killed at its start."""
-        there = {job.record["digest"] for job in self.jobs}
+    def add_all(self, jobs: Sequence[Planned]) -> None:
+        """Freeze each: in a new folder, or again in the one that has it, so that no file found there is believed."""
+        there = {job.record["digest"]: job for job in self.jobs}
         for planned in jobs:
             if planned.digest not in there:
                 self.add(planned)
+            elif not there[planned.digest].is_busy():
+                there[planned.digest].freeze(planned.cfg)
 
 
 def create_sweep(outputs: Path, *, identity: str, verb: str, argv: Sequence[str]) -> Sweep:

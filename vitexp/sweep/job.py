@@ -7,6 +7,7 @@ repeats for each device of a distributed job.
 import os
 import platform
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -19,8 +20,9 @@ from filelock import Timeout
 from vitexp.command import Command, call
 from vitexp.config import register
 from vitexp.errors import VitexpError
-from vitexp.interrupt import Interrupted, end_with_parent, ignore, install
-from vitexp.run import is_first, open_run
+from vitexp.interrupt import Interrupted, ignore, install
+from vitexp.process import end_with_parent, follow_first, is_first
+from vitexp.run import open_run
 from vitexp.sweep.folder import FINISHED, FROZEN, STATE, Job, read_json
 
 # Of the job itself; everything else in its folder is the verb's.
@@ -33,6 +35,7 @@ def run_job(folder: Path) -> int:
     job = Job(folder, read_json(folder / STATE))
     if not is_first():  # another device of the same job
         install()
+        follow_first()
         _work(job)
         return 0
     lock = job.lock()
@@ -109,4 +112,6 @@ def _clear(folder: Path) -> None:
 
 if __name__ == "__main__":
     end_with_parent()
+    # On a cluster submitit's process takes this one as the warning before the end, and queues the job again.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     sys.exit(run_job(Path(sys.argv[1])))

@@ -38,11 +38,6 @@ class Words:
     how: tuple[str, ...]
     hydra: tuple[str, ...]
 
-    @property
-    def given(self) -> tuple[str, ...]:
-        """Fixed words and those of the sweep itself."""
-        return (*self.fixed, *self.how)
-
 
 @dataclass(frozen=True)
 class Planned:
@@ -80,6 +75,17 @@ def sort_words(words: Iterable[str]) -> Words:
     if not swept:
         raise ConfigError("-m needs a key with several values, as in lr=1e-3,3e-4 or seed=0,1,2")
     return Words(tuple(fixed), tuple(swept), tuple(how), tuple(hydra))
+
+
+def settings_of(words: Words, config_dirs: Sequence[str]) -> DictConfig:
+    """What the words compose to with the first value of everything listed: some keys exist only beside a swept group.
+
+    Raises:
+        ConfigError: a mistake in any of them.
+    """
+    listed = [override for override in words.swept if override.is_discrete_sweep()]
+    first = [f"{override.key_or_group}={values_of(override, config_dirs)[0]}" for override in listed]
+    return compose([*words.fixed, *first, *words.how], config_dirs=config_dirs)
 
 
 def grid(words: Words, config_dirs: Sequence[str]) -> list[Planned]:

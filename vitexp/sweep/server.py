@@ -12,6 +12,7 @@ signal that ended the job. Where input ends, the sweep is gone: every job is ask
 cannot be forked safely (other systems than Linux), jobs are started afresh.
 """
 
+import atexit
 import gc
 import json
 import os
@@ -19,13 +20,14 @@ import select
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
-from vitexp.interrupt import end_with_parent
+from vitexp.process import end_with_parent
 from vitexp.sweep.job import run_job
 
 _POLL_S = 0.05
@@ -90,8 +92,8 @@ class Server:
             pass  # the sweep is gone, and reads no more
 
 
-def main(modules: Sequence[str]) -> int:
-    """Import, say so, serve; the exit code of this process, or of the job that it has become."""
+def main(modules: Sequence[str]) -> NoReturn:
+    """Import, serve, and end: as the server, or as the job that this process has become."""
     # What is printed while importing must not get between the replies.
     replies, commands = os.fdopen(os.dup(1), "w"), os.dup(0)
     os.dup2(2, 1)
@@ -102,15 +104,25 @@ def main(modules: Sequence[str]) -> int:
         gc.freeze()  # so that no collection in a child touches, and thereby copies, what they share
     own_pid = os.getpid()
     job = Server(replies=replies, forks=forks).serve(commands)
+    if job is None:
+        _end(0)
+    code = 1
     try:
-        if job is None:
-            return 0
         os.close(commands)
         replies.close()
         _become(job, server=own_pid)
-        return run_job(Path(job["start"]))
-    finally:
-        gc.unfreeze()  # else what is left at the end looks like a leak to the libraries that count
+        code = run_job(Path(job["start"]))
+    except BaseException:  # noqa: BLE001  (a forked process must never return into the server)
+        traceback.print_exc()
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """Leave as forked processes do: taking every module down would copy all that is shared, for seconds."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _become(job: dict[str, Any], *, server: int) -> None:
@@ -151,4 +163,4 @@ def _environment(job: dict[str, Any]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -41,8 +41,7 @@ def shares(slots: Any, *, jobs: int, devices: Any, strategy: str) -> list[Share]
     Raises:
         ConfigError: `slots=` is neither.
     """
-    if slots != "auto" and (not isinstance(slots, int) or isinstance(slots, bool) or slots < 1):
-        raise ConfigError(f"slots={slots} is not known; use auto or the number of jobs side by side, as in slots=4")
+    check_slots(slots)
     cores, cards = _cores(), visible_devices()
     alone = strategy != "auto" or devices not in ("auto", 1)
     if slots == "auto":
@@ -53,6 +52,12 @@ def shares(slots: Any, *, jobs: int, devices: Any, strategy: str) -> list[Share]
     # One core each at the least; the environment's own limit holds for every job.
     threads = max(1, min(cores // count, int(os.environ.get("OMP_NUM_THREADS") or cores)))
     return [Share(threads, None if alone or not cards else cards[index % len(cards)]) for index in range(count)]
+
+
+def check_slots(slots: Any) -> None:
+    """Raise ConfigError unless `slots=` is auto or a number from 1."""
+    if slots != "auto" and (not isinstance(slots, int) or isinstance(slots, bool) or slots < 1):
+        raise ConfigError(f"slots={slots} is not known; use auto or the number of jobs side by side, as in slots=4")
 
 
 def visible_devices() -> list[str]:

@@ -20,7 +20,7 @@ SAMPLERS, PRUNERS, DIRECTIONS = ("tpe", "random", "grid"), ("median", "halving",
 
 
 class Space:
-    """The fixed words and a distribution for each swept key; `cfg` is what the fixed words compose to."""
+    """The fixed words and a distribution for each swept key; `cfg` is `settings_of` the words."""
 
     def __init__(self, words: Words, cfg: DictConfig, config_dirs: Sequence[str]) -> None:
         """Check that the ends of every range compose.

@@ -68,6 +68,7 @@ class Study:
         for job in self._left:
             if not job.is_busy():
                 self._left.remove(job)
+                job.freeze(self._space.planned(job.swept).cfg)
                 return job
         if not self._new:
             return None
