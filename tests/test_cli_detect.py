@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,28 @@ def test_a_killed_detector_resumes_to_the_same_bits(tmp_path: Path, monkeypatch)
         weights = (run.path / "weights.safetensors").read_bytes()[-4000:]
         outcomes.append((weights, (run.path / "metrics.csv").read_text(), run.record["metrics"]))
     assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run_with_its_losses(tmp_path: Path) -> None:
+    """Five images to test on: the second process has a batch less, and nobody waits for it."""
+    root = squares(tmp_path / "boxes", counts={"train": 8, "val": 4, "test": 5})
+    shared = [*TINY, f"data.root={root}", "epochs=2", "augment=none", "trainer.accelerator=cpu", "trainer.log_every=1"]
+    records = []
+    for folder, more in (("one", ["trainer.devices=1"]), ("two", ["trainer.devices=2", "trainer.strategy=ddp"])):
+        (tmp_path / folder).mkdir()
+        command = [sys.executable, "-m", "vitexp", *shared, *more]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=tmp_path / folder, env=environment, capture_output=True, timeout=600)
+        assert done.returncode == 0, done.stderr.decode()
+        (file,) = (tmp_path / folder / "outputs").glob("2*/*/run.json")
+        records.append((json.loads(file.read_text()), (file.parent / "metrics.csv").read_text().splitlines()))
+    (one, rows), (two, other_rows) = records
+    assert two["state"] == "done"
+    assert len(rows) == len(other_rows)
+    assert set(one["metrics"]) == set(two["metrics"])
+    for name in ("train/loss", "train/class", "train/l1", "train/giou", "test/map", "test/map_50", "test/mar_100"):
+        assert two["metrics"][name] == pytest.approx(one["metrics"][name], rel=1e-3, abs=1e-5), name
 
 
 @pytest.mark.parametrize(

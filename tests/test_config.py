@@ -48,6 +48,8 @@ def test_every_group_is_a_folder_and_every_folder_a_group() -> None:
         ("lr=1e-3,1e-4", "add -m"),
         ("trian", "did you mean 'train'"),
         ("data.mean=3", "a list"),
+        ("trainer.strategy=ddp_spawn", "use trainer.strategy=ddp"),
+        ("trainer.strategy=ddp_fork_find_unused_parameters_true", "use trainer.strategy=ddp"),
     ],
 )
 def test_mistakes_name_the_way_out(override: str, said: str) -> None:

@@ -19,6 +19,7 @@ from vitexp.dashboard import HOST, make_server
 from vitexp.errors import ConfigError, ResourceError
 from vitexp.pages import asked, write_comparison, write_run_page
 from vitexp.report.page import as_json, picture
+from vitexp.report.run_page import run_page
 from vitexp.run import Run, all_runs, open_run
 
 EVIL = "</script><script>document.title='owned'</script>"
@@ -71,6 +72,14 @@ def test_text_from_a_run_is_text(outputs: Path) -> None:
     assert "&lt;/script&gt;" in page
     assert "</script" not in as_json([{"name": EVIL}])
     assert json.loads(as_json([EVIL])) == [EVIL]
+
+
+def test_a_detector_has_cocos_numbers(tmp_path: Path) -> None:
+    record = {"metrics": {"val/map": 0.5, "test/map": 0.4231, "test/map_small": -1.0}}
+    page = run_page(tmp_path, record, state="done", asked=[])
+    assert "<td>AP</td><td>50.00</td><td>42.31</td>" in page
+    assert "<td>AP, small objects</td><td>–</td><td>–</td>" in page
+    assert "twelve" not in run_page(tmp_path, {"metrics": {"test/top1": 0.5}}, state="done", asked=[])
 
 
 def test_runs_are_compared_by_what_differs(outputs: Path) -> None:

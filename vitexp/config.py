@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vitexp.command import VERBS
 from vitexp.errors import ConfigError
 from vitexp.rules import patch_size, size_step, stem_stride, tokens
-from vitexp.schema import ALIASES, CHOICES, GROUPS, NOT_NEGATIVE, POSITIVE, SHARES, RunConfig
+from vitexp.schema import ALIASES, CHOICES, FORKED, GROUPS, NOT_NEGATIVE, POSITIVE, SHARES, RunConfig
 from vitexp.stranger import HYDRA_CODE, first_line, from_environment, require_no_secrets, require_plain_hydra, resolve
 
 
@@ -143,6 +143,12 @@ def check_values(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if value is not None and not 0 <= value <= 1:
             raise ConfigError(f"{key}={value} is out of range; use a value from 0 to 1")
+    strategy = str(OmegaConf.select(cfg, "trainer.strategy"))
+    if any(word in strategy for word in FORKED):
+        raise ConfigError(
+            f"trainer.strategy={strategy} starts processes that share no run folder and give no weights back; several "
+            "devices need one command each, which ddp and fsdp start by themselves; use trainer.strategy=ddp"
+        )
     resolve(cfg, ConfigError)
 
 

@@ -43,6 +43,9 @@ CHOICES = {
     "to": ("safetensors", "timm", "onnx"),
 }
 
+# In the names of Lightning's strategies whose processes begin inside the run, without LOCAL_RANK of their own.
+FORKED = ("spawn", "fork", "notebook")
+
 POSITIVE = (
     "epochs",
     "optimizer.lr",

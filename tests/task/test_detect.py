@@ -12,10 +12,11 @@ from torch import nn
 
 from vitexp.detection.criterion import Criterion
 from vitexp.detection.matcher import Matcher
+from vitexp.detection.precision import precision as metric_of_coco
 from vitexp.errors import ConfigError
 from vitexp.optim.group import backbone_groups
 from vitexp.optim.schedule import step
-from vitexp.task.detect import NUMBERS, Detect, _precision, per_class
+from vitexp.task.detect import NUMBERS, Detect, per_class
 
 
 def make(model: nn.Module) -> Detect:
@@ -89,7 +90,7 @@ def by_pycocotools(found: list[dict[str, Any]], wanted: list[dict[str, Any]], cl
 
 def test_the_twelve_numbers_and_each_class_equal_pycocotools() -> None:
     found, wanted = random_detections(30, 6)
-    metric = _precision()
+    metric = metric_of_coco()
     metric.update(found, wanted)
     values = metric.compute()
     stats, precision = by_pycocotools(found, wanted, 6)
@@ -104,7 +105,7 @@ def test_the_twelve_numbers_and_each_class_equal_pycocotools() -> None:
 
 
 def test_classes_without_objects_have_no_precision() -> None:
-    metric = _precision()
+    metric = metric_of_coco()
     box = torch.tensor([[1.0, 1.0, 9.0, 9.0]])
     metric.update(
         [{"boxes": box, "scores": torch.tensor([0.9]), "labels": torch.tensor([2])}],

@@ -31,7 +31,7 @@ class Criterion:
     no_object_weight: float
 
     def __call__(
-        self, logits: Tensor, boxes_cxcywh: Tensor, targets: Sequence[Target]
+        self, logits: Tensor, boxes_cxcywh: Tensor, targets: Sequence[Target], *, alone: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The loss summed over layers, the last layer's (class, L1, GIoU) unweighted, and what was matched.
 
@@ -39,18 +39,28 @@ class Criterion:
             logits: (L, B, Q, K + 1), the last class meaning no object.
             boxes_cxcywh: (L, B, Q, 4).
             targets: of each image `labels` (n,) and `boxes_cxcywh` (n, 4).
+            alone: divide by this process's objects, without asking the others: in evaluation one of them may have a
+                batch less, and the rest would wait for it for ever.
         """
         matched = self.matcher(logits, boxes_cxcywh, targets)
-        parts = self.parts(logits, boxes_cxcywh, targets, matched)
+        parts = self.parts(logits, boxes_cxcywh, targets, matched, alone=alone)
         weights = parts.new_tensor([self.class_weight, self.l1_weight, self.giou_weight])
         return (parts * weights).sum(), parts[-1].detach(), matched
 
-    def parts(self, logits: Tensor, boxes_cxcywh: Tensor, targets: Sequence[Target], matched: Tensor) -> Tensor:
+    def parts(
+        self,
+        logits: Tensor,
+        boxes_cxcywh: Tensor,
+        targets: Sequence[Target],
+        matched: Tensor,
+        *,
+        alone: bool = False,
+    ) -> Tensor:
         """(L, 3): class, L1 and GIoU loss of each layer, in fp32."""
         logits, boxes = logits.float(), boxes_cxcywh.float()
         layer, image, query, _ = matched
         wanted_labels, wanted_boxes = _matched_targets(matched, targets)
-        num_boxes, total_weight = self._divisors(logits, targets)
+        num_boxes, total_weight = self._divisors(logits, targets, alone=alone)
         ids = torch.full(logits.shape[:3], logits.shape[-1] - 1, device=logits.device)  # (L, B, Q)
         ids[layer, image, query] = wanted_labels
         by_class = self._focal(logits, ids) / num_boxes if self.matcher.focal else self._entropy(logits, ids)
@@ -77,13 +87,14 @@ class Criterion:
         balance = FOCAL_ALPHA * wanted + (1 - FOCAL_ALPHA) * (1 - wanted)
         return (balance * wrong**FOCAL_GAMMA * entropy).sum((1, 2, 3))
 
-    def _divisors(self, logits: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
+    def _divisors(self, logits: Tensor, targets: Sequence[Target], *, alone: bool) -> tuple[Tensor, Tensor]:
         """Objects, at least 1, and the sum of the class weights of all queries; means over processes."""
         counts = [len(target["labels"]) for target in targets]
         queries = logits.shape[2]
         matched = sum(min(count, queries) for count in counts)
         weight = matched + (len(counts) * queries - matched) * self.no_object_weight
-        sums = mean_over_processes(logits.new_tensor([float(sum(counts)), weight]))
+        sums = logits.new_tensor([float(sum(counts)), weight])
+        sums = sums if alone else mean_over_processes(sums)
         return sums[0].clamp(min=1), sums[1]
 
 

@@ -94,7 +94,7 @@ def _precision(rows: Rows, out: Path, title: str) -> Path | None:
             color, marker, line = styles[name]
             if len(steps):
                 size = 10 if name == "test/map" else _dot(steps)
-                label = f"{name}  {100 * values[-1]:.1f} %"
+                label = f"{name}  {100 * values[-1]:.3g} %"
                 axes.plot(steps, 100 * values, line, color=color, label=label, marker=marker, markersize=size)
         _finish(axes, rows, title, "COCO average precision (%)")
     return out

@@ -23,9 +23,37 @@ CAPTIONS = {
     "confusion": "Confusion matrix on test",
     "mistakes": "The most confident mistakes on test",
     "batch": "The first training batch, as the model saw it",
+    "detections": "Detections on test images, with classes and scores",
+    "attention": "Where the decoder looks for each object it found",
+    "queries": "Where the boxes of each query are, over the test images",
 }
-HEADLINES = ("test/top1", "test/map", "best/val/top1", "best/val/map", "val/top1", "val/map", "test/loss", "test/ece")
-_DRAWN_HERE = ("loss", "accuracy", "learning_rate")  # page.js draws these from the numbers
+# COCO's twelve numbers: over IoU 0.5 to 0.95, all sizes and 100 detections an image, where nothing else is said.
+TWELVE = {
+    "map": "AP",
+    "map_50": "AP at IoU 0.5",
+    "map_75": "AP at IoU 0.75",
+    "map_small": "AP, small objects",
+    "map_medium": "AP, medium objects",
+    "map_large": "AP, large objects",
+    "mar_1": "AR, 1 detection",
+    "mar_10": "AR, 10 detections",
+    "mar_100": "AR",
+    "mar_small": "AR, small objects",
+    "mar_medium": "AR, medium objects",
+    "mar_large": "AR, large objects",
+}
+HEADLINES = (
+    "test/top1",
+    "test/map",
+    "test/map_50",
+    "best/val/top1",
+    "best/val/map",
+    "val/top1",
+    "val/map",
+    "test/loss",
+    "test/ece",
+)
+_DRAWN_HERE = ("loss", "accuracy", "precision", "learning_rate")  # page.js draws these from the numbers
 _LOG_LINES = 40
 
 
@@ -62,6 +90,7 @@ def run_page(
         "cards": _cards(record),
         "asked": asked,
         "lines": range(len(charts)),
+        "twelve": _twelve(record),
         "pictures": _pictures(path / "plots"),
         "analyses": _analyses(path / "analysis"),
         "evaluations": _evaluations(path / "evaluations"),
@@ -117,6 +146,21 @@ def _cards(record: Mapping[str, Any]) -> list[dict[str, str]]:
     metrics = record.get("metrics", {})
     cards = [{"name": name, "value": number(float(metrics[name]))} for name in HEADLINES if name in metrics]
     return [*cards, {"name": "time of training", "value": duration(record.get("fit_seconds"))}]
+
+
+def _twelve(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """COCO's numbers of a detector in percent, val and test; a dash where the data has no such object."""
+    metrics = record.get("metrics", {})
+    if "test/map" not in metrics and "val/map" not in metrics:
+        return []
+    return [
+        (text, *(_percent(metrics.get(f"{split}/{name}")) for split in ("val", "test")))
+        for name, text in TWELVE.items()
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None or value < 0 else f"{100 * value:.2f}"
 
 
 def _pictures(folder: Path) -> list[dict[str, Any]]:

@@ -7,15 +7,14 @@ Average precision is torchmetrics' with the faster-coco-eval backend, which equa
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
-from torchmetrics.detection import MeanAveragePrecision
 
 from vitexp.detection.criterion import Criterion, cardinality_error, class_error
 from vitexp.detection.padding import padding_of
 from vitexp.detection.postprocess import detections
+from vitexp.detection.precision import Precision, precision
 from vitexp.errors import ConfigError
 from vitexp.optim.group import backbone_groups
 from vitexp.task.base import Task
@@ -73,7 +72,7 @@ class Detect(Task):
         self.query_boxes: Tensor | None = None
         self.per_class = torch.full((num_classes,), torch.nan)
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
-        self.val_precision, self.test_precision = _precision(), _precision()
+        self.val_precision, self.test_precision = precision(), precision()
 
     @property
     def focal(self) -> bool:
@@ -135,10 +134,10 @@ class Detect(Task):
         sizes = [target["original_size"] for target in targets]
         return detections(logits[-1], boxes[-1], sizes, focal=self.focal)
 
-    def _update(self, mean: MeanMetric, precision: MeanAveragePrecision, batch: Batch) -> None:
+    def _update(self, mean: MeanMetric, precision: Precision, batch: Batch) -> None:
         images, targets = batch
         logits, boxes = self(images, targets)
-        loss, _, _ = self.criterion(logits, boxes, targets)
+        loss, _, _ = self.criterion(logits, boxes, targets, alone=True)
         mean.update(loss, len(images))
         self.found, self.query_boxes = self._detections(logits, boxes, targets), boxes[-1].float()
         precision.update(
@@ -149,7 +148,7 @@ class Detect(Task):
             ],
         )
 
-    def _finish(self, split: str, mean: MeanMetric, precision: MeanAveragePrecision) -> None:
+    def _finish(self, split: str, mean: MeanMetric, precision: Precision) -> None:
         values = precision.compute()
         self.per_class = per_class(values, self.num_classes)
         numbers = {f"{split}/{name}": float(values[name]) for name in NUMBERS}
@@ -172,20 +171,3 @@ def per_class(values: dict[str, Any], num_classes: int) -> Tensor:
 
 def _padding(images: Tensor, targets: Sequence[Target]) -> Tensor | None:
     return padding_of([target["size"] for target in targets], (images.shape[-2], images.shape[-1]))
-
-
-def _precision() -> MeanAveragePrecision:
-    """Its extended summary holds the curves that per-class values are read off, at no second evaluation.
-
-    pycocotools' thresholds, given as doubles: torchmetrics makes its own in single precision, and where a recall is
-    exactly a threshold, as with few objects, its averages come out a little lower.
-    """
-    metric = MeanAveragePrecision(
-        iou_type="bbox",
-        backend="faster_coco_eval",
-        iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
-        rec_thresholds=np.linspace(0.0, 1.0, 101).tolist(),
-        extended_summary=True,
-    )
-    metric.warn_on_many_detections = False
-    return metric
