@@ -143,3 +143,14 @@ def test_answers_without_importing_torch(arguments: list[str], tmp_path: Path) -
     code = f"import sys; from vitexp.cli import main; main({arguments!r}); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
     assert not list(tmp_path.iterdir()), "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "mean"),
+    [("vit_s16", 224, 0.5), ("swinv2", 256, 0.485), ("efficientvit_m5", 224, 0.485), ("mobilevit_s", 256, 0.0)],
+)
+def test_imagenet_comes_as_the_published_weights_of_the_model_want_it(model: str, size: int, mean: float) -> None:
+    cfg = compose([f"model={model}", "data=imagenet"])
+    assert (cfg.data.image_size, cfg.data.mean[0]) == (size, mean)
+    assert compose([f"model={model}", "data=imagenet", "size=160"]).data.image_size == 160
+    assert compose(["model=vit_nano", "data=imagenet"]).data.image_size == 224  # nobody's published model

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vitexp.command import VERBS
 from vitexp.errors import ConfigError
-from vitexp.rules import patch_size, size_step, stem_stride, tokens
+from vitexp.rules import patch_size, published, size_step, stem_stride, tokens
 from vitexp.schema import ALIASES, CHOICES, FORKED, GROUPS, NOT_NEGATIVE, POSITIVE, SHARES, RunConfig
 from vitexp.stranger import HYDRA_CODE, first_line, from_environment, require_no_secrets, require_plain_hydra, resolve
 
@@ -44,6 +44,7 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=RunConfig)
     OmegaConf.register_new_resolver("oc.env", from_environment, replace=True)
     OmegaConf.register_new_resolver("patch_size", patch_size, replace=True)
+    OmegaConf.register_new_resolver("published", published, replace=True)
     OmegaConf.register_new_resolver("stem_stride", stem_stride, replace=True)
     OmegaConf.register_new_resolver("size_step", size_step, replace=True)
     OmegaConf.register_new_resolver("tokens", tokens, replace=True)

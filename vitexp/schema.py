@@ -81,7 +81,7 @@ SHARES = ("analysis.tau", "analysis.block_ratio", "analysis.budget")
 # What conf/model/*.yaml says of a published model: parameters with 1,000 classes at image_size, multiply-accumulates
 # there in 10^9, the paper, ImageNet-1k top-1 in percent and whose figure that is, timm's name of the same model. Of a
 # detector: parameters with COCO's 91 ids, image_size as [height, width], and COCO's average precision in percent.
-REFERENCE = ("parameters", "image_size", "gmacs", "paper", "top1", "source", "timm", "ap")
+REFERENCE = ("parameters", "image_size", "mean", "std", "gmacs", "paper", "top1", "source", "timm", "ap")
 
 # what: model, runner, start, data, regimes or packing. against: timm or none; peer: timm's name of the same model, null
 # = what the model file says. batch_size: of what=model where bs= says nothing. repeats: rounds, one turn each.
