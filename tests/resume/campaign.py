@@ -95,9 +95,7 @@ def kills(runs: int, most: int, draw: random.Random, root: Path) -> int:
             print(f"MISMATCH in run {number} ({name}): {parts or 'rows of metrics.csv'}", flush=True)
         shutil.rmtree(place)
     print(
-        f"kills {killed}, runs {runs}, mismatches {wrong}; resumed from {len(positions)} different places of"
-        f" {EPOCHS * STEPS + 1}",
-        flush=True,
+        f"kills {killed}, runs {runs}, mismatches {wrong}; resumed from {len(positions)} different places", flush=True
     )
     return wrong
 
@@ -110,7 +108,7 @@ def _one_run(
     while True:
         runs = all_runs(place / "outputs")
         if runs and (found := newest(runs[-1].checkpoints)) is not None:
-            positions[found[1]["epoch"], found[1]["batch"]] += 1
+            positions[found[1]["step"], found[1]["epoch"]] += 1
         workers = [f"data.num_workers={draw.choice([0, 2])}"] if "data=folder" in words else []
         mine = [*LONG, *words, *workers, f"trainer.checkpoint_seconds={draw.choice(['0', '0.03', '0.1'])}"]
         now = draw.random() < 0.2
