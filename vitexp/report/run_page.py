@@ -154,7 +154,7 @@ def _twelve(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if "test/map" not in metrics and "val/map" not in metrics:
         return []
     return [
-        (text, *(_percent(metrics.get(f"{split}/{name}")) for split in ("val", "test")))
+        (text, _percent(metrics.get(f"val/{name}")), _percent(metrics.get(f"test/{name}")))
         for name, text in TWELVE.items()
     ]
 
