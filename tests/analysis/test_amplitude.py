@@ -1,17 +1,17 @@
 """Amplitudes are those of the blocks' outputs, and grow by what a block adds."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from subjects import subject
-from tiny import tiny_vit
+from tiny import tiny_swinv2, tiny_vit
 from torch import nn
 from torch.nn import functional as F
 
 from vitexp.analysis.amplitude import Amplitude
-from vitexp.build import build_model
-from vitexp.config import compose
+from vitexp.attention.softmax import Softmax
 from vitexp.errors import ConfigError
 
 
@@ -57,10 +57,10 @@ def test_without_blocks_it_is_refused() -> None:
 def test_norms_and_attentions_stand_beside_each_other(tmp_path: Path) -> None:
     """The paper's figure: pre-norm with plain attention and residual post-norm with cosine, on the same images."""
     analysis, measured = Amplitude(), {}
-    small = ["model=swinv2", "model.dim=16", "model.depths=[1,2]", "model.num_heads=[2,2]", "size=16", "data=fake"]
-    for norm, attention in (("pre", "softmax"), ("res_post", "cosine")):
-        model = build_model(compose([*small, f"model.block.norm={norm}", f"attention={attention}"]))
-        measured[f"{norm}, {attention}"] = analysis.measure(subject(model, count=2))
+    plain = partial(Softmax, qkv_bias=True, temperature=1.0)
+    for norm, word, attention in (("pre", "softmax", plain), ("res_post", "cosine", None)):
+        model = tiny_swinv2(norm=norm, attention=attention, depths=(1, 2), num_heads=(2, 2))
+        measured[f"{norm}, {word}"] = analysis.measure(subject(model, count=2, size=32))
     pre, res_post = (one.variance for one in measured.values())
     assert res_post[1] == res_post[2], "at the start each such block is the identity"
     assert pre[1] != pre[2]
