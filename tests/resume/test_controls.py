@@ -19,7 +19,7 @@ WORDS = [*TOY, *MEMORY, "trainer.ema=0.9", "augment=strong", "trainer.log_every=
 KILLED = Death("on_train_batch_start", 7)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # the run that all are compared with is made within it, too
 def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
