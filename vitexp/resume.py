@@ -18,8 +18,8 @@ from vitexp.report.screen import print_notes, say
 from vitexp.run import Run, find, working
 from vitexp.slurm import requeued
 
-# What may differ in a resumed run: how far, how often it is saved, and how many workers read ahead.
-ALLOWED = ("epochs", "data.num_workers", "trainer.checkpoint_seconds", "resume.allow")
+# What may differ in a resumed run: how far, how often it is saved, how many workers read ahead, and how much is said.
+ALLOWED = ("epochs", "data.num_workers", "trainer.checkpoint_seconds", "resume.allow", "quiet")
 # What may differ where resume.allow= names it: the run goes on, but not to the bits that it would have had.
 ON_REQUEST = (
     *("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.clip", "trainer.log_every"),

@@ -51,6 +51,14 @@ def test_a_meaningful_change_is_allowed_by_name_and_stays(killed: Path) -> None:
     assert steps(killed) == list(range(1, 9))
 
 
+@pytest.mark.parametrize("quiet", ["true", "false"])
+def test_a_resumed_run_says_as_much_as_it_is_told_to(
+    quiet: str, killed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["resume", f"quiet={quiet}"]) == 0
+    assert ("resuming" in capsys.readouterr().out) == (quiet == "false")
+
+
 @pytest.mark.parametrize("key", ["data.batch_size", "seed", "model.dim", "nonsense"])
 def test_what_cannot_be_allowed_is_refused(key: str, killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["resume", f"resume.allow=[{key}]"]) == 2
