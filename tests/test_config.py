@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pytest
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.accelerators import AcceleratorRegistry
+from pytorch_lightning.strategies import StrategyRegistry
 
-from vitexp.config import canonical, compose, conf_dir, options, to_yaml
+from vitexp.callback import logger
+from vitexp.config import canonical, check_values, compose, conf_dir, options, to_yaml
+from vitexp.data.augment import GEOMETRIES
+from vitexp.data.pixels import INTERPOLATIONS
+from vitexp.data.sampling import SAMPLERS
 from vitexp.errors import ConfigError
 from vitexp.rules import patch_size, stem_stride
-from vitexp.schema import ALIASES, GROUPS
+from vitexp.schema import ALIASES, CHOICES, FORKED, GROUPS, STRATEGIES
 
 EVERY_OPTION = [(group, option) for group in GROUPS for option in options(group)]
 
@@ -59,6 +65,55 @@ def test_mistakes_name_the_way_out(override: str, said: str) -> None:
     assert said in message
     assert "\n" not in message
     assert " +" not in message, "Hydra's advice to add + is never repeated"
+
+
+@pytest.fixture(scope="module")
+def composed() -> DictConfig:
+    """Once for the many values below; analysis and folder have keys that the default has not."""
+    return compose(["data=folder", "analysis=similarity"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("trainer.strategy", "dpp", "did you mean 'ddp'"),
+        ("trainer.accelerator", "gpuu", "did you mean 'gpu'"),
+        ("trainer.channels_last", "maybe", "use auto, true or false"),
+        ("trainer.validate_every", 0, "above 0"),
+        ("trainer.checkpoint_seconds", -1.0, "0 or more"),
+        ("trainer.ema", "abc", "is text; use a number from 0 to below 1"),
+        ("trainer.ema", 1.5, "from 0 to below 1"),
+        ("trainer.ema", True, "is true or false"),
+        ("data.val_fraction", 1.0, "from 0 to below 1"),
+        ("data.val_fraction", -0.1, "from 0 to below 1"),
+        ("data.test_fraction", 1, "from 0 to below 1"),
+        ("data.geometry", "afine", "did you mean 'affine'"),
+        ("data.interpolation", "bicubc", "did you mean 'bicubic'"),
+        ("data.on_corrupt", "skp", "did you mean 'skip'"),
+        ("data.sampler", "pakced", "did you mean 'packed'"),
+        ("data.labels", "corse", "did you mean 'coarse'"),
+        ("augment.geometry", "crop_flp", "did you mean 'crop_flip'"),
+        ("task.loss", "sofmax", "did you mean 'softmax'"),
+        ("model.pool", "meen", "did you mean 'mean'"),
+        ("logger.choice", "tensorbord", "did you mean 'tensorboard'"),
+        ("analysis.split", "vall", "did you mean 'val'"),
+    ],
+)
+def test_values_are_checked_without_the_constructors(composed: DictConfig, key: str, value: object, said: str) -> None:
+    cfg = composed.copy()
+    OmegaConf.update(cfg, key, value, force_add=True)
+    with pytest.raises(ConfigError, match=said):
+        check_values(cfg)
+
+
+def test_what_may_be_chosen_is_what_the_constructors_take() -> None:
+    assert CHOICES["augment.geometry"] == CHOICES["data.geometry"] == (*GEOMETRIES, "boxes")
+    assert CHOICES["data.interpolation"] == INTERPOLATIONS
+    assert CHOICES["data.sampler"] == SAMPLERS
+    assert CHOICES["logger.choice"] == logger.CHOICES
+    assert set(CHOICES["trainer.accelerator"]) == {"auto", "gpu", *AcceleratorRegistry.available_accelerators()}
+    names = [n for n in StrategyRegistry.available_strategies() if not any(word in n for word in FORKED)]
+    assert set(STRATEGIES) == {"auto", *names}
 
 
 @pytest.mark.parametrize(

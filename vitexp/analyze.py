@@ -17,7 +17,6 @@ from vitexp.run import Run, find
 
 ALLOWED = ("analysis", "analysis.", "data", "data.", "trainer.", "logger", "logger.", "select", "checkpoint", "seed")
 _SHARED = ("analysis", "data", "trainer")  # groups whose changes count for the runs beside, too
-SPLITS = ("train", "val", "test")
 
 
 def analyze(command: Command) -> dict[str, Any]:
@@ -84,8 +83,6 @@ def require_analysis(cfg: DictConfig) -> None:
     if cfg.analysis.measure is None:
         known = ", ".join(f"analysis={option}" for option in options("analysis") if option != "none")
         raise ConfigError(f"analyze needs an analysis; none was chosen; use {known}")
-    if cfg.analysis.split not in SPLITS:
-        raise ConfigError(f"analysis.split={cfg.analysis.split} is not known; use {', '.join(SPLITS)}")
     for reference in (cfg.run, *cfg.analysis.get("beside", [])):
         if reference is not None:
             find(reference, Path(cfg.outputs))

@@ -4,9 +4,8 @@ Nothing here imports torch: help, `--cfg`, spelling and type errors answer at on
 options are their files, and the shipped value of a key is its type.
 """
 
-import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,8 +25,15 @@ from omegaconf.errors import OmegaConfBaseException
 from vitexp.command import VERBS
 from vitexp.errors import ConfigError
 from vitexp.rules import patch_size, published, size_step, stem_stride, tokens
-from vitexp.schema import ALIASES, CHOICES, FORKED, GROUPS, NOT_NEGATIVE, POSITIVE, SHARES, RunConfig
+from vitexp.schema import ALIASES, BELOW_ONE, CHOICES, FORKED, GROUPS, NOT_NEGATIVE, POSITIVE, SHARES, STRATEGIES, RunConfig
 from vitexp.stranger import HYDRA_CODE, first_line, from_environment, require_no_secrets, require_plain_hydra, resolve
+
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (POSITIVE, lambda value: value > 0, "above 0"),
+    (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
+    (SHARES, lambda value: 0 <= value <= 1, "from 0 to 1"),
+    (BELOW_ONE, lambda value: 0 <= value < 1, "from 0 to below 1"),
+)
 
 
 def conf_dir() -> Path:
@@ -132,25 +138,38 @@ def check_values(cfg: DictConfig) -> None:
     """Ranges and closed choices, each a ConfigError that names what is allowed."""
     require_no_secrets(cfg, ConfigError)
     for key, allowed in CHOICES.items():
-        value = OmegaConf.select(cfg, key)
+        value = OmegaConf.select(cfg, key, default=allowed[0])
         if value not in allowed:
-            raise ConfigError(f"{key}={value} is not known; use {_one_of(allowed)}{_nearest(str(value), allowed)}")
-    for key, lowest in [(k, 1e-300) for k in POSITIVE] + [(k, 0) for k in NOT_NEGATIVE]:
-        value = OmegaConf.select(cfg, key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and not value >= lowest:
-            bound = "above 0" if lowest else "0 or more"
-            raise ConfigError(f"{key}={value} is out of range; use a value {bound}")
-    for key in SHARES:
-        value = OmegaConf.select(cfg, key)
-        if value is not None and not 0 <= value <= 1:
-            raise ConfigError(f"{key}={value} is out of range; use a value from 0 to 1")
-    strategy = str(OmegaConf.select(cfg, "trainer.strategy"))
+            names = [_text(name) for name in allowed]
+            raise ConfigError(f"{key}={value} is not known; use {_one_of(names)}{_nearest(_text(value), names)}")
+    for keys, fits, bound in _RANGES:
+        for key in keys:
+            _check_number(key, OmegaConf.select(cfg, key), fits, bound)
+    _check_strategy(str(OmegaConf.select(cfg, "trainer.strategy")))
+    resolve(cfg, ConfigError)
+
+
+def _check_number(key: str, value: Any, fits: Callable[[float], bool], bound: str) -> None:
+    """Raise ConfigError unless a value is null (or its key absent), or a number that fits."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{key}={_text(value)} is {_kind(value)}; use a number {bound}")
+    if not fits(value):
+        raise ConfigError(f"{key}={value} is out of range; use a value {bound}")
+
+
+def _check_strategy(strategy: str) -> None:
     if any(word in strategy for word in FORKED):
         raise ConfigError(
             f"trainer.strategy={strategy} starts processes that share no run folder and give no weights back; several "
             "devices need one command each, which ddp and fsdp start by themselves; use trainer.strategy=ddp"
         )
-    resolve(cfg, ConfigError)
+    if strategy not in STRATEGIES:
+        raise ConfigError(
+            f"trainer.strategy={strategy} is not known; use auto, ddp, fsdp or another name that Lightning has"
+            + _nearest(strategy, STRATEGIES)
+        )
 
 
 def flatten(cfg: Any, prefix: str = "") -> Iterable[str]:
@@ -338,8 +357,3 @@ def _nearest(word: str, names: Iterable[str]) -> str:
         leaf = get_close_matches(word.rsplit(".", 1)[-1], {name.rsplit(".", 1)[-1] for name in names}, n=1, cutoff=0.7)
         close = [name for name in names if leaf and name.rsplit(".", 1)[-1] == leaf[0]][:3]
     return f"; did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
-
-
-def full_errors() -> bool:
-    """Whether the user asked for tracebacks (HYDRA_FULL_ERROR=1)."""
-    return os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")

@@ -35,16 +35,37 @@ GROUPS = (
 # Keys of a sweep (-m) that say how it goes, not what its jobs are.
 SWEEP_KEYS = ("slots", "only", "new")
 
-CHOICES = {
+# Key -> what it may be, where the configuration has it; the constructors know the same, but need torch to say so.
+# `boxes` is what a set with boxes says of itself; it needs augment=detection, which has no geometry.
+CHOICES: dict[str, tuple[Any, ...]] = {
     "precision": ("auto", "32", "bf16", "16", "64"),
     "select": ("last", "best"),
     "benchmark.what": ("model", "runner", "start", "data", "regimes", "packing"),
     "benchmark.against": ("timm", "none"),
     "to": ("safetensors", "timm", "onnx"),
+    "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
+    "trainer.channels_last": ("auto", True, False),
+    "logger.choice": ("auto", "tensorboard", "csv", "wandb", "none"),
+    "task.loss": ("softmax", "sigmoid"),
+    "augment.geometry": ("none", "affine", "crop_flip", "resized_crop_flip", "boxes"),
+    "data.geometry": ("none", "affine", "crop_flip", "resized_crop_flip", "boxes"),
+    "data.interpolation": ("bilinear", "bicubic", "lanczos"),
+    "data.on_corrupt": ("error", "skip"),
+    "data.labels": ("fine", "coarse"),
+    "data.sampler": ("fixed", "multi_scale", "packed"),
+    "model.pool": ("token", "mean"),
+    "analysis.split": ("train", "val", "test"),
 }
 
 # In the names of Lightning's strategies whose processes begin inside the run, without LOCAL_RANK of their own.
 FORKED = ("spawn", "fork", "notebook")
+# Its other strategies, as `trainer.strategy` takes them.
+STRATEGIES = (
+    *("auto", "single_device", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true"),
+    *("fsdp", "fsdp_cpu_offload", "deepspeed", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_2_offload"),
+    *("deepspeed_stage_3", "deepspeed_stage_3_offload", "deepspeed_stage_3_offload_nvme"),
+    *("single_xla", "single_tpu", "xla", "xla_debug"),
+)
 
 POSITIVE = (
     "epochs",
@@ -53,6 +74,7 @@ POSITIVE = (
     "data.image_size",
     "trainer.accumulate",
     "trainer.log_every",
+    "trainer.validate_every",
     "benchmark.repeats",
     "analysis.num_images",
     "analysis.nearest",
@@ -66,6 +88,8 @@ NOT_NEGATIVE = (
     "optimizer.weight_decay",
     "data.num_workers",
     "trainer.clip",
+    "trainer.checkpoint_seconds",
+    "data.timeout",
     "augment.off_epochs",
     "analysis.every",
     "analysis.finetune_epochs",
@@ -76,6 +100,8 @@ NOT_NEGATIVE = (
 )
 # Shares in [0, 1] and, as tau, cosines that are worth a threshold.
 SHARES = ("analysis.tau", "analysis.block_ratio", "analysis.budget")
+# Shares of which something must be left: images to train on, a step that the average still follows.
+BELOW_ONE = ("data.val_fraction", "data.test_fraction", "trainer.ema")
 
 
 # What conf/model/*.yaml says of a published model: parameters with 1,000 classes at image_size, multiply-accumulates
