@@ -5,13 +5,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import DictConfig, OmegaConf
 
 from vitexp import cli
 from vitexp.cli import main
+from vitexp.command import Command, call
+from vitexp.config import compose
+from vitexp.errors import ConfigError
 from vitexp.interrupt import Interrupted
 from vitexp.task.classify import Classify
 
 SMALL = ["data=fake", "data.sizes=[32,16,16]", "epochs=1", "bs=16", "logger=none"]
+
+
+@pytest.fixture(scope="module")
+def small() -> DictConfig:
+    """Composed once."""
+    return compose(SMALL)
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +88,38 @@ def test_what_vitexp_did_not_foresee_is_a_bug_and_exit_1(monkeypatch, capsys) ->
     monkeypatch.setattr(cli, "dispatch", broken)
     assert main([]) == 1
     assert "a bug in vitexp" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"trainer.devices": 0}, "cannot work here"),
+        ({"trainer.devices": 3, "trainer.accelerator": "cpu"}, "must be a multiple"),
+        ({"trainer.accelerator": "tpu"}, "use auto"),
+        ({"trainer.accelerator": "cpu", "precision": "16"}, "needs a GPU"),
+        ({"schedule.warmup": "abc"}, "cannot be read"),
+        ({"schedule.warmup": "5 epochs"}, "the run has only 2"),
+        ({"data.batch_size": 64}, "use data.batch_size=32 or less"),
+        ({"optimizer.betas": [2.0, 0.9]}, "do not take their values"),
+    ],
+    ids=str,
+)
+def test_what_cannot_train_is_found_before_anything_is_written(
+    changes: dict[str, object], said: str, small: DictConfig, tmp_path: Path
+) -> None:
+    cfg = small.copy()
+    for key, value in changes.items():
+        OmegaConf.update(cfg, key, value)
+    with pytest.raises(ConfigError, match=said):
+        call("train", Command(cfg, [], []))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_gpu_that_is_not_here_is_exit_2(tmp_path: Path, capsys) -> None:
+    assert main([*SMALL, "trainer.accelerator=gpu"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("verb", "resumes"), [("train", True), ("benchmark", False), ("evaluate", False)])

@@ -37,7 +37,7 @@ ARROWS = {
     "slurm": {"interrupt", "run"},
     "checkpoint": {"run", "layer"},
     "callback": {"analysis", "checkpoint", "interrupt", "packed", "report", "seeding"},
-    "build": {"checkpoint", "seeding", "trusted"},
+    "build": {"checkpoint", "seeding", "stranger", "trusted"},
     "reopen": {"config", "run"},
     "command": set(),
     "help": {"command", "config", "schema"},

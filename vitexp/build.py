@@ -21,6 +21,7 @@ from vitexp.checkpoint.load import load_weights
 from vitexp.checkpoint.read import read_metadata
 from vitexp.errors import ConfigError, VitexpError
 from vitexp.seeding import mix
+from vitexp.stranger import first_line
 from vitexp.trusted import require_known
 
 _INIT = 101  # stream of the random numbers that initialise weights
@@ -148,38 +149,57 @@ def build_task(cfg: DictConfig, model: nn.Module) -> Any:
 def build_trainer(
     cfg: DictConfig, *, callbacks: Sequence[Any], loggers: Sequence[Any], folder: Any, plugins: Sequence[Any] = ()
 ) -> Any:
-    """Lightning's Trainer, with everything that vitexp does itself switched off."""
+    """Lightning's Trainer, with everything that vitexp does itself switched off.
+
+    Raises:
+        ConfigError: devices, a strategy or a precision that do not go together or are not on this machine.
+    """
     quiet_lightning()
     from pytorch_lightning import Trainer
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     devices: Any = cfg.trainer.devices
     if isinstance(devices, ListConfig):
         devices = OmegaConf.to_container(devices)
-    return Trainer(
-        accelerator=cfg.trainer.accelerator,
-        devices=devices,
-        strategy=cfg.trainer.strategy,
-        precision=lightning_precision(cfg.precision, cfg.trainer.accelerator),
-        max_epochs=cfg.epochs,
-        accumulate_grad_batches=cfg.trainer.accumulate,
-        gradient_clip_val=cfg.trainer.clip or None,
-        check_val_every_n_epoch=cfg.trainer.validate_every,
-        log_every_n_steps=cfg.trainer.log_every,
-        callbacks=list(callbacks),
-        logger=list(loggers),
-        plugins=list(plugins),
-        default_root_dir=folder,
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=bool(plugins),
-        use_distributed_sampler=False,
-        benchmark=True,
-    )
+    precision = lightning_precision(cfg.precision, cfg.trainer.accelerator)
+    try:
+        return Trainer(
+            accelerator=cfg.trainer.accelerator,
+            devices=devices,
+            strategy=cfg.trainer.strategy,
+            precision=precision,
+            max_epochs=cfg.epochs,
+            accumulate_grad_batches=cfg.trainer.accumulate,
+            gradient_clip_val=cfg.trainer.clip or None,
+            check_val_every_n_epoch=cfg.trainer.validate_every,
+            log_every_n_steps=cfg.trainer.log_every,
+            callbacks=list(callbacks),
+            logger=list(loggers),
+            plugins=list(plugins),
+            default_root_dir=folder,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=bool(plugins),
+            use_distributed_sampler=False,
+            benchmark=True,
+        )
+    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+        asked = " ".join(f"trainer.{key}={cfg.trainer[key]}" for key in ("accelerator", "devices", "strategy"))
+        raise ConfigError(f"{asked} cannot work here ({first_line(error)}); use auto for each") from error
 
 
 def lightning_precision(precision: str, accelerator: str) -> Any:
-    """Lightning's word for `precision`; auto is bf16 where the GPU has it, else 16 there, and 32 on the CPU."""
+    """Lightning's word for `precision`; auto is bf16 where the GPU has it, else 16 there, and 32 on the CPU.
+
+    Raises:
+        ConfigError: 16 without a GPU, where Lightning would compute in bf16 instead.
+    """
+    on_gpu = accelerator != "cpu" and (torch.cuda.is_available() or torch.backends.mps.is_available())
+    if precision == "16" and not on_gpu:
+        raise ConfigError(
+            f"precision=16 needs a GPU, and trainer.accelerator={accelerator} has none here; use bf16 or 32"
+        )
     if precision != "auto":
         return _PRECISION[precision]
     if accelerator == "cpu" or not torch.cuda.is_available():

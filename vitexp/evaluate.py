@@ -25,7 +25,7 @@ ALLOWED = ("data", "data.", "logger", "trainer.", "precision", "compile", "fuse"
 
 
 def evaluate(command: Command) -> dict[str, Any]:
-    """Test once; prints the metrics and writes them beside the run (`evaluations/<data>.json`).
+    """Test once; prints the metrics and writes them beside the run (`evaluations/<data>-<size>/evaluation.json`).
 
     Raises:
         ConfigError: neither a run nor a checkpoint, or data with other classes.
@@ -45,11 +45,11 @@ def evaluate(command: Command) -> dict[str, Any]:
     task = build.build_task(cfg, build.build_model(cfg, notes=notes, new_head=False))
     print_notes(notes, quiet=cfg.quiet)
     where = _folder(run, cfg)
-    where.mkdir(parents=True, exist_ok=True)
     pictures = pictures_of(cfg.chosen.task)
     callbacks = [pictures, Progress(quiet=cfg.quiet)]
     trainer = build.build_trainer(cfg, callbacks=callbacks, loggers=[], folder=where)
     build.switches(cfg, task.model, inference=True)
+    where.mkdir(parents=True, exist_ok=True)
     trainer.test(task, datamodule=data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     pictures.draw(where, data)

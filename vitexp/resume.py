@@ -13,6 +13,7 @@ from vitexp.command import Command
 from vitexp.errors import ConfigError
 from vitexp.fit import fit
 from vitexp.pages import reporting
+from vitexp.preflight import require_ready
 from vitexp.reopen import reopen, require_same
 from vitexp.report.screen import print_notes, say
 from vitexp.run import Run, find, working
@@ -47,6 +48,7 @@ def resume(command: Command) -> dict[str, Any]:
         return dict(run.record["metrics"])
     data = build.build_data(cfg)
     task = build.build_task(cfg, build.build_model(cfg))
+    require_ready(cfg, data, task)
     run.acquire()
     with requeued(cfg.get("requeue", False)), reporting(run), working(run):
         found = newest(run.checkpoints)

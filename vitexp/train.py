@@ -8,6 +8,7 @@ from vitexp.callback.embed import require_still
 from vitexp.command import Command
 from vitexp.fit import fit
 from vitexp.pages import reporting
+from vitexp.preflight import require_ready
 from vitexp.report.screen import print_notes
 from vitexp.resume import resume
 from vitexp.run import create, working
@@ -17,8 +18,8 @@ from vitexp.slurm import requeued
 def train(command: Command) -> dict[str, Any]:
     """Train a model and test it once at the end.
 
-    What cannot work (data absent, parts that do not go together, weights that do not fit) is found before the folder
-    is made.
+    What cannot work (data absent, parts that do not go together, weights that do not fit, devices that are not here)
+    is found before the folder is made.
     """
     cfg, notes = command.cfg, list[str]()
     if command.folder is None and (run := slurm.begun(Path(cfg.outputs))) is not None:
@@ -29,6 +30,7 @@ def train(command: Command) -> dict[str, Any]:
     task = build.build_task(cfg, model)
     if cfg.regime.get("cache"):
         require_still(data.augment)
+    require_ready(cfg, data, task)
     print_notes(notes, quiet=cfg.quiet)
     run = create(cfg, argv=command.argv, overrides=command.overrides, folder=command.folder)
     with requeued(cfg.get("requeue", False)), reporting(run), working(run):

@@ -153,7 +153,7 @@ def test_lost_workers_are_explained(said: str, kind: type, hint: str, data_modul
 
 
 def test_an_epoch_without_a_batch_is_an_error(data_module: Make) -> None:
-    with pytest.raises(DataError, match="0 batches an epoch: 16 samples, batches of 32"):
+    with pytest.raises(ConfigError, match="0 batches an epoch: 16 samples, batches of 32"):
         data_module("data=fake", "data.sizes=[16,8,8]").train_dataloader()
 
 

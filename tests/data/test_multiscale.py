@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitexp.data.multiscale import MultiScale, MultiScaleOrder, divisible
-from vitexp.errors import ConfigError, DataError
+from vitexp.errors import ConfigError
 
 SHIPPED = {"low": 0.625, "high": 1.25, "count": 5, "divisor": 4, "base": "nominal", "multiple": 1}
 
@@ -109,5 +109,5 @@ def test_mistakes():
         scales(base="smallest")
     with pytest.raises(ConfigError, match=r"low=2\.0 high=1\.25"):
         scales(low=2.0)
-    with pytest.raises(DataError, match="3 images are fewer than the smallest batch"):
+    with pytest.raises(ConfigError, match="3 images are fewer than the smallest batch"):
         order(count=3)

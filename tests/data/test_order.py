@@ -79,7 +79,7 @@ def test_the_number_of_a_micro_batch_counts_over_the_run() -> None:
 
 
 def test_no_batch_at_all_is_an_error_with_the_numbers() -> None:
-    with pytest.raises(DataError, match="0 batches an epoch: 7 samples, batches of 8"):
+    with pytest.raises(ConfigError, match="0 batches an epoch: 7 samples, batches of 8"):
         order(7)
     with pytest.raises(DataError, match="0 samples"):
         order(0, drop_last=False)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vitexp import seeding
 from vitexp.data.order import EpochOrder
-from vitexp.errors import ConfigError, DataError
+from vitexp.errors import ConfigError
 
 _COMPOSITION, _TURNS = 11, 12  # streams: which sizes an epoch has, and in which order
 
@@ -80,7 +80,7 @@ class MultiScaleOrder(EpochOrder):
         pairs = scales.pairs(image_size, batch_size, parts=accumulate * world_size)
         self.steps = composition(count, pairs, seed)
         if not self.steps:
-            raise DataError(
+            raise ConfigError(
                 f"{count} images are fewer than the smallest batch of data.sampler=multi_scale has "
                 f"({min(images for _, images in pairs)}); use a smaller data.batch_size"
             )

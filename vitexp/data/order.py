@@ -39,11 +39,14 @@ class EpochOrder:
         self.rank, self.world_size = rank, world_size
         self.start_epoch, self.start_batch = start
         self.epoch = self.start_epoch
-        if len(self) == 0:
+        if count == 0:
             raise DataError(
-                f"0 batches an epoch: {count} samples, batches of {batch_size}, "
-                f"{'incomplete ones dropped' if drop_last else 'none dropped'}; "
-                f"use data.batch_size={max(count, 1)} or less, or a larger set"
+                "0 batches an epoch: 0 samples in this split; use a larger set, or another data.val_fraction"
+            )
+        if len(self) == 0:
+            raise ConfigError(
+                f"0 batches an epoch: {count} samples, batches of {batch_size}, incomplete ones dropped; "
+                f"use data.batch_size={count} or less, or a larger set"
             )
 
     def __len__(self) -> int:

@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import nn
 
+from vitexp.errors import ConfigError
+
 _DEPTH = re.compile(r"(?:^|\.)(?:blocks|stages)\.(\d+)\.")
 _STAGE = re.compile(r"(?:^|\.)stages\.(\d+)\.(?:blocks\.(\d+)\.)?")
 _TOP = re.compile(r"^(?:norm|head|attention_pool)\b")
@@ -33,7 +35,7 @@ def parameter_groups(
         layer_decay: factor from one layer to the one below it; 1 is off.
 
     Raises:
-        ValueError: nothing is trainable.
+        ConfigError: nothing is trainable.
     """
     decaying = _decaying(model)
     depths = _block_counts(name for name, _ in model.named_parameters())
@@ -52,7 +54,7 @@ def parameter_groups(
         group["params"].append(parameter)
         group["names"].append(name)
     if not groups:
-        raise ValueError("no parameter is trainable: the regime froze everything; use regime=full or regime=head")
+        raise ConfigError("no parameter is trainable: the regime froze everything; use regime=full or regime=head")
     return list(groups.values())
 
 
@@ -60,14 +62,14 @@ def backbone_groups(model: nn.Module, *, lr: float, weight_decay: float, backbon
     """Two groups, as DETR trains: `backbone`, at `backbone_rate` times the rate, then all else; both decay wholly.
 
     Raises:
-        ValueError: nothing is trainable.
+        ConfigError: nothing is trainable.
     """
     split: dict[bool, list[tuple[str, nn.Parameter]]] = {True: [], False: []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             split[name.startswith("backbone.")].append((name, parameter))
     if not (split[True] or split[False]):
-        raise ValueError("no parameter is trainable: the regime froze everything; use regime=full or regime=head")
+        raise ConfigError("no parameter is trainable: the regime froze everything; use regime=full or regime=head")
     return [
         {
             "params": [parameter for _, parameter in members],

@@ -78,11 +78,15 @@ class Task(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the groups, the schedule one value a step."""
+        total = int(self.trainer.estimated_stepping_batches)
+        optimizer, scheduler = self.optimization(total, max(1, total // int(self.trainer.max_epochs or 1)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def optimization(self, total_steps: int, steps_per_epoch: int) -> tuple[torch.optim.Optimizer, Any]:
+        """A new optimizer and its schedule, for a run of so many steps."""
         options = getattr(self.optimizer, "keywords", {})
         optimizer = self.optimizer(self.groups(lr=options["lr"], weight_decay=options["weight_decay"]))
-        total = int(self.trainer.estimated_stepping_batches)
-        scheduler = self.schedule(optimizer, total, max(1, total // int(self.trainer.max_epochs or 1)))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return optimizer, self.schedule(optimizer, total_steps, steps_per_epoch)
 
     def configure_gradient_clipping(
         self,
