@@ -8,6 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from vitexp.resources import naming_resources
+
 
 @dataclass(frozen=True)
 class Command:
@@ -60,8 +62,13 @@ def _sizes(word: str) -> str:
 
 
 def call(verb: str, command: Command) -> dict[str, Any]:
-    """Run a verb; its module, and with it torch, is imported now."""
+    """Run a verb; its module, and with it torch, is imported now.
+
+    Raises:
+        ResourceError: memory, disk or a permission gave out, whatever said so.
+    """
     module, _ = VERBS[verb]
     function = getattr(import_module(module), verb)
-    result: dict[str, Any] = function(command)
+    with naming_resources(command.cfg):
+        result: dict[str, Any] = function(command)
     return result

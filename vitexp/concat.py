@@ -17,6 +17,7 @@ from vitexp.command import Command
 from vitexp.config import compose, to_yaml
 from vitexp.report.screen import print_notes, say, show
 from vitexp.report.table import value_table
+from vitexp.resources import naming_resources
 from vitexp.run import RULES, Run, create, working
 from vitexp.tasks import CONCAT, find_adapters, rules_of, task_names
 
@@ -36,7 +37,7 @@ def concat(command: Command) -> dict[str, Any]:
     model: Any = build.build_model(cfg, notes=notes)
     print_notes(notes, quiet=cfg.quiet)
     run = create(cfg, argv=command.argv, overrides=command.overrides, folder=command.folder)
-    with working(run):
+    with working(run), naming_resources(cfg):
         _keep(run, cfg, adapters, names)
         run.update(tasks=names)
     added = sum(parameter.numel() for parameter in model.tasks.parameters())

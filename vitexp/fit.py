@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback
 from torch import nn
@@ -28,7 +27,6 @@ from vitexp.callback.throughput import Throughput
 from vitexp.checkpoint.adapter import is_whole, trained_names
 from vitexp.checkpoint.safe_io import BEST, SafeCheckpointIO, newest
 from vitexp.checkpoint.write import save_weights
-from vitexp.errors import ResourceError
 from vitexp.headline import print_header
 from vitexp.report.screen import print_card, show
 from vitexp.run import Run
@@ -81,8 +79,6 @@ def fit(
         if trainer.is_global_zero:
             _draw(run, data, trainer, loggers)
         failed = 0
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(cfg, error) from error
     finally:
         close_loggers(loggers, exit_code=failed)
     if trainer.is_global_zero and not cfg.quiet:
@@ -191,12 +187,3 @@ def _print_results(run: Run, metrics: dict[str, float], trainer: Any) -> None:
         if isinstance(callback, Look):
             show(callback.table(), quiet=False)
     print_card(run.name, run.path, metrics, run.record["fit_seconds"])
-
-
-def _out_of_memory(cfg: DictConfig, error: BaseException) -> ResourceError:
-    size = cfg.data.image_size
-    return ResourceError(
-        f"out of memory with data.batch_size={cfg.data.batch_size} at {size}x{size}, trainer.accumulate="
-        f"{cfg.trainer.accumulate}: {str(error).splitlines()[0] if str(error) else type(error).__name__};"
-        f" keep the batch and split it: trainer.accumulate={2 * cfg.trainer.accumulate}, or lower bs= or size="
-    )

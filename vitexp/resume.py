@@ -16,6 +16,7 @@ from vitexp.pages import reporting
 from vitexp.preflight import require_ready
 from vitexp.reopen import reopen, require_same
 from vitexp.report.screen import print_notes, say
+from vitexp.resources import naming_resources
 from vitexp.run import Run, find, working
 from vitexp.slurm import requeued
 
@@ -50,7 +51,7 @@ def resume(command: Command) -> dict[str, Any]:
     task = build.build_task(cfg, build.build_model(cfg))
     require_ready(cfg, data, task)
     run.acquire()
-    with requeued(cfg.get("requeue", False)), reporting(run), working(run):
+    with requeued(cfg.get("requeue", False)), reporting(run), working(run), naming_resources(cfg):
         found = newest(run.checkpoints)
         position = {key: found[1][key] for key in ("step", "epoch", "batch")} if found else None
         start = position or {"step": 0, "epoch": 0, "batch": 0}

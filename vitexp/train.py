@@ -10,6 +10,7 @@ from vitexp.fit import fit
 from vitexp.pages import reporting
 from vitexp.preflight import require_ready
 from vitexp.report.screen import print_notes
+from vitexp.resources import naming_resources
 from vitexp.resume import resume
 from vitexp.run import create, working
 from vitexp.slurm import requeued
@@ -33,6 +34,6 @@ def train(command: Command) -> dict[str, Any]:
     require_ready(cfg, data, task)
     print_notes(notes, quiet=cfg.quiet)
     run = create(cfg, argv=command.argv, overrides=command.overrides, folder=command.folder)
-    with requeued(cfg.get("requeue", False)), reporting(run), working(run):
+    with requeued(cfg.get("requeue", False)), reporting(run), working(run), naming_resources(cfg):
         run.update(classes=list(data.class_names), monitor=list(task.monitor), slurm_job=slurm.job())
         return fit(cfg, run, data, task)

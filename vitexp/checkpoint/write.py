@@ -4,15 +4,18 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from vitexp.errors import ResourceError
 
 
 def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
     """Write the state dict of `model` in our names; `metadata` goes into the file's header.
 
     Raises:
-        ResourceError: the file cannot be written (through the caller's folder checks).
+        ResourceError: no room, or no permission; a file that was there is untouched.
     """
     save_tensors(model.state_dict(), path, metadata)
 
@@ -21,7 +24,12 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
     """Write tensors by any names, as `save_weights` does."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     part = path.with_name(f".{path.name}.part")
-    save_file(tensors, part, metadata=dict(metadata))
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        save_file(tensors, part, metadata=dict(metadata))
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ResourceError(f"cannot write {path}: {reason}; free space there or fix the permission") from error
