@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from vitexp import cli
+from vitexp import build, cli
 from vitexp.cli import main
 from vitexp.command import Command, call
 from vitexp.config import compose
@@ -34,12 +34,20 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         signal.signal(number, handler)
 
 
-def test_quiet_runs_say_nothing_and_leave_everything(tmp_path: Path, capsys) -> None:
+def test_quiet_runs_say_nothing_and_leave_everything(tmp_path: Path, capsys, monkeypatch) -> None:
+    made = build.build_model
+
+    def noting(cfg: DictConfig, *, notes: list[str], **more: bool) -> torch.nn.Module:
+        notes.append("position: 7x7 resized to 8x8")
+        return made(cfg, notes=notes, **more)
+
+    monkeypatch.setattr(build, "build_model", noting)
     assert main([*SMALL, "quiet=true"]) == 0
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == ""
     assert (tmp_path / "outputs" / "last" / "weights.safetensors").exists()
+    assert "7x7 resized to 8x8" in (tmp_path / "outputs" / "last" / "log.txt").read_text()
     assert main(["evaluate", "run=last", "quiet=true"]) == 0
     assert capsys.readouterr().out == ""
 

@@ -56,6 +56,7 @@ def evaluate(command: Command) -> dict[str, Any]:
     scores = zip(data.class_names, task.per_class.tolist(), strict=True)
     per_class = {name: score for name, score in scores if not math.isnan(score)}  # of classes that the data has
     record = {"checkpoint": cfg.checkpoint, "data": cfg.chosen.data, "metrics": metrics, "per_class": per_class}
+    record["notes"] = notes  # of the tensors that were adapted on loading
     write_json(where / "evaluation.json", record)
     if not cfg.quiet:
         print_metrics(f"{cfg.chosen.model} on {cfg.chosen.data}: {data.test_size} images", metrics, where)

@@ -27,7 +27,7 @@ from vitexp.callback.throughput import Throughput
 from vitexp.checkpoint.adapter import is_whole, trained_names
 from vitexp.checkpoint.safe_io import BEST, SafeCheckpointIO, newest
 from vitexp.checkpoint.write import save_weights
-from vitexp.headline import print_header
+from vitexp.headline import device_of, print_header
 from vitexp.report.screen import print_card, show
 from vitexp.run import Run
 from vitexp.subject import watch
@@ -67,6 +67,7 @@ def fit(
         plugins=[SafeCheckpointIO()],
     )
     build.switches(cfg, task.model)
+    run.update(hardware={**run.record["hardware"], "device": device_of(trainer)})
     if not cfg.quiet and trainer.is_global_zero:
         print_header(cfg, run, task, data, trainer)
     checkpoint = newest(run.checkpoints) if position is not None else None

@@ -29,7 +29,7 @@ def print_header(cfg: DictConfig, run: Run, task: Any, data: Any, trainer: Any) 
         header(
             name=run.name,
             folder=str(run.path),
-            device=_device(trainer),
+            device=device_of(trainer),
             precision=str(trainer.precision),
             parameters=build.count_parameters(task.model),
             macs=build.count_macs(task.model, shape),
@@ -74,7 +74,8 @@ def trained_parts(model: nn.Module) -> str:
     return f"{', '.join([*listed[:6], *more])} ({100 * trainable / whole:.3g} %)"
 
 
-def _device(trainer: Any) -> str:
+def device_of(trainer: Any) -> str:
+    """`1 × NVIDIA H100`, or `cpu (2 threads)`."""
     device = trainer.strategy.root_device
     if device.type == "cuda":
         return f"{trainer.world_size} × {torch.cuda.get_device_name(device)}"

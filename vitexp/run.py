@@ -12,6 +12,7 @@ import platform
 import re
 import secrets
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from vitexp.interrupt import Interrupted
 from vitexp.process import is_first
 from vitexp.stranger import read_rules
 
+log = logging.getLogger("vitexp")
 # The configuration with its interpolations, so that another verb can change one key and what depends on it follows.
 RULES = "rules.yaml"
 # Where the further processes of a distributed run find the folder that the first one has made.
@@ -48,6 +50,12 @@ class Run:
     def name(self) -> str:
         """Name of the folder, as `run=` takes it."""
         return self.path.name
+
+    @property
+    def names(self) -> list[str]:
+        """What `run=` finds it by: the folder's name, and the one that `name=` gave it."""
+        given = self.record.get("name")
+        return [self.name, given] if given else [self.name]
 
     @property
     def checkpoints(self) -> Path:
@@ -170,6 +178,7 @@ def _identity(cfg: DictConfig, argv: Sequence[str]) -> dict[str, Any]:
     return {
         "schema": 1,
         "argv": ["vitexp", *argv],
+        "name": cfg.name,
         "chosen": OmegaConf.to_container(cfg.chosen),
         "seed": cfg.seed,
         "epochs": cfg.epochs,
@@ -266,7 +275,7 @@ def _run_files(outputs: Path) -> Iterable[Path]:
 
 
 def find(reference: str, outputs: Path) -> Run:
-    """The run that `reference` means: `last`, a path, a run's name, or a unique prefix of it.
+    """The run that `reference` means: `last`, a path, its folder's name, the `name=` it was given, or a unique prefix.
 
     Raises:
         CheckpointError: none or several match; the message lists the candidates.
@@ -282,8 +291,8 @@ def find(reference: str, outputs: Path) -> Run:
     if Path(reference).is_dir():
         return open_run(Path(reference))
     runs = all_runs(outputs)
-    exact = [run for run in runs if run.name == reference]
-    matching = exact or [run for run in runs if run.name.startswith(reference)]
+    exact = [run for run in runs if reference in run.names]
+    matching = exact or [run for run in runs if any(name.startswith(reference) for name in run.names)]
     if len(matching) == 1:
         return matching[0]
     if not matching:
@@ -293,29 +302,54 @@ def find(reference: str, outputs: Path) -> Run:
     raise CheckpointError(f"run={reference} matches {len(matching)} runs: {names}; type more of the name or its path")
 
 
+def _record(run: Run, **outcome: Any) -> None:
+    """Write how the work ended; a disk that is full by then does not stand in the way of what it ended for."""
+    try:
+        run.update(**outcome)
+    except OSError as error:
+        reason = f"cannot write {run.path / 'run.json'}: {error.strerror}"
+        if outcome["state"] == "done":
+            raise ResourceError(f"{reason}; free space there, then `vitexp resume run={run.name}`") from error
+        print(f"vitexp: {reason}", file=sys.stderr)
+
+
 @contextmanager
 def working(run: Run) -> Iterator[None]:
     """Record in run.json how the work in the folder ends, with the full traceback in log.txt, and let go of it."""
     start, before = time.perf_counter(), float(run.record.get("duration_s", 0.0))
-    handler = logging.FileHandler(run.path / "log.txt", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    logging.captureWarnings(True)
     outcome: dict[str, Any] = {"state": "done", "exit_code": 0, "reason": None}
+    with _logging(run.path / "log.txt"):
+        log.info("begun by process %d on %s", os.getpid(), platform.node())
+        try:
+            yield
+        except Interrupted as stopped:
+            outcome = {"state": "interrupted", "exit_code": stopped.exit_code, "reason": str(stopped)}
+            raise
+        except BaseException as error:
+            code = error.exit_code if isinstance(error, VitexpError) else 1
+            outcome = {"state": "failed", "exit_code": code, "reason": str(error) or type(error).__name__}
+            log.exception("the run failed")
+            raise
+        finally:
+            log.info("ended: %s", outcome["state"])
+            try:
+                _record(run, **outcome, duration_s=round(before + time.perf_counter() - start, 3))
+            finally:
+                run.release()
+
+
+@contextmanager
+def _logging(file: Path) -> Iterator[None]:
+    """What vitexp says and what Python warns of, to a file besides."""
+    handler, root, level = logging.FileHandler(file), logging.getLogger(), log.level
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)
+    log.setLevel(logging.INFO)
+    logging.captureWarnings(True)
     try:
         yield
-    except Interrupted as stopped:
-        outcome = {"state": "interrupted", "exit_code": stopped.exit_code, "reason": str(stopped)}
-        raise
-    except BaseException as error:
-        code = error.exit_code if isinstance(error, VitexpError) else 1
-        outcome = {"state": "failed", "exit_code": code, "reason": str(error) or type(error).__name__}
-        logging.getLogger("vitexp").exception("the run failed")
-        raise
     finally:
-        run.update(**outcome, duration_s=round(before + time.perf_counter() - start, 3))
         logging.captureWarnings(False)
+        log.setLevel(level)
         root.removeHandler(handler)
         handler.close()
-        run.release()

@@ -32,8 +32,8 @@ def train(command: Command) -> dict[str, Any]:
     if cfg.regime.get("cache"):
         require_still(data.augment)
     require_ready(cfg, data, task)
-    print_notes(notes, quiet=cfg.quiet)
     run = create(cfg, argv=command.argv, overrides=command.overrides, folder=command.folder)
     with requeued(cfg.get("requeue", False)), reporting(run), working(run), naming_resources(cfg):
+        print_notes(notes, quiet=cfg.quiet)
         run.update(classes=list(data.class_names), monitor=list(task.monitor), slurm_job=slurm.job())
         return fit(cfg, run, data, task)
