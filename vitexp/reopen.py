@@ -13,7 +13,18 @@ from vitexp.errors import CheckpointError, ConfigError
 from vitexp.run import Run
 
 # What of the images belongs to the model that was trained on them, wherever it is tested.
-_INPUT = ("image_size", "channels", "mean", "std", "longest", "square", "sampler", "packing")
+_INPUT = (
+    "image_size",
+    "crop_pct",
+    "interpolation",
+    "channels",
+    "mean",
+    "std",
+    "longest",
+    "square",
+    "sampler",
+    "packing",
+)
 _ALWAYS = ("run", "outputs", "quiet", "trust")
 
 
