@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from vitexp.data import archive as archives
+from vitexp.data import cifar
 from vitexp.data.archive import Archive, fetch, open_url, unpack
+from vitexp.data.base import ImageData
 from vitexp.errors import DataError, ResourceError
 
 
@@ -82,6 +84,24 @@ def test_a_good_archive_arrives_whole_and_alone(serve: Callable[[bytes], Archive
     folder = fetch(serve(GOOD), tmp_path / "data")
     assert (folder / "a.bin").read_bytes() == b"xxx"
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["set"]
+
+
+def test_a_quiet_command_shows_no_bar(serve: Callable[[bytes], Archive], tmp_path: Path, capsys) -> None:
+    fetch(serve(GOOD), tmp_path / "loud")
+    assert "fetching https://x/set.tar.gz" in capsys.readouterr().out
+    fetch(serve(GOOD), tmp_path / "quiet", quiet=True)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_quiet_reaches_the_download(
+    name: str, data_module: Callable[..., ImageData], tmp_path: Path, monkeypatch
+) -> None:
+    heard: list[bool] = []
+    monkeypatch.setattr(cifar, "fetch", lambda *_, quiet: heard.append(quiet))
+    for quiet in ("false", "true"):
+        data_module(f"data={name}", f"data.root={tmp_path}", f"quiet={quiet}").prepare_data()
+    assert heard == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_absent_and_offline_it_says_where_to_put_it(
 
 
 def test_cifar10_in_both_forms(tmp_path: Path, data_module: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar, "fetch", lambda *_: pytest.fail("the set is there"))
+    monkeypatch.setattr(cifar, "fetch", lambda *_, **__: pytest.fail("the set is there"))
     random = np.random.default_rng(0)
     names = [f"class{i}" for i in range(10)]
     files = [f"data_batch_{i}.bin" for i in range(1, 6)]

@@ -42,8 +42,8 @@ def data_root(root: str | None) -> Path:
     return Path(root or os.environ.get("VITEXP_DATA") or "~/.cache/vitexp").expanduser()
 
 
-def fetch(archive: Archive, root: Path) -> Path:
-    """Download an archive and unpack it to `root`/`archive.folder`.
+def fetch(archive: Archive, root: Path, *, quiet: bool = False) -> Path:
+    """Download an archive and unpack it to `root`/`archive.folder`; with a bar, unless `quiet`.
 
     Raises:
         DataError: no network, or not the published file; says where to put it by hand.
@@ -53,7 +53,7 @@ def fetch(archive: Archive, root: Path) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{archive.folder}.", suffix=".part", dir=root) as scratch:
             file = Path(scratch) / "archive"
-            _download(archive, file)
+            _download(archive, file, quiet=quiet)
             unpacked = Path(scratch) / "unpacked"
             unpack(file, unpacked, max_bytes=archive.max_unpacked, max_files=archive.max_files)
             if not (unpacked / archive.folder).is_dir():
@@ -123,12 +123,13 @@ def open_url(url: str) -> IO[bytes]:
     return response
 
 
-def _download(archive: Archive, file: Path) -> None:
+def _download(archive: Archive, file: Path, *, quiet: bool) -> None:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     digest, done = hashlib.sha256(), 0
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with open_url(archive.url) as response, file.open("wb") as target, Progress(*columns) as progress:
+    bar = Progress(*columns, disable=quiet)
+    with open_url(archive.url) as response, file.open("wb") as target, bar as progress:
         length = getattr(response, "length", None)
         task = progress.add_task(f"fetching {archive.url}", total=length)
         while block := response.read(_BLOCK):

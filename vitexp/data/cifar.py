@@ -52,9 +52,10 @@ class Cifar(ImageData):
         pixels: Pixels,
         batches: Batches,
         augment: Augment,
+        quiet: bool = False,
     ) -> None:
         super().__init__(num_classes=num_classes, pixels=pixels, batches=batches, augment=augment)
-        self.root, self.val_fraction = data_root(root), val_fraction
+        self.root, self.val_fraction, self.quiet = data_root(root), val_fraction, quiet
 
     def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         """Images uint8 (N, 3, 32, 32) and labels (N,) of `train` or `test`."""
@@ -76,7 +77,7 @@ class Cifar10(Cifar):
     def prepare_data(self) -> None:
         """Fetch the binary version if neither form is there."""
         if self._binary() is None and self._images() is None:
-            fetch(CIFAR10, self.root)
+            fetch(CIFAR10, self.root, quiet=self.quiet)
 
     def read_class_names(self) -> list[str]:
         """From `batches.meta.txt`, or the names of the folders, which are the same."""
@@ -120,6 +121,7 @@ class Cifar100(Cifar):
         pixels: Pixels,
         batches: Batches,
         augment: Augment,
+        quiet: bool = False,
     ) -> None:
         super().__init__(
             root=root,
@@ -128,6 +130,7 @@ class Cifar100(Cifar):
             pixels=pixels,
             batches=batches,
             augment=augment,
+            quiet=quiet,
         )
         if labels not in ("fine", "coarse"):
             raise ConfigError(f"data.labels={labels} is unknown; use data.labels=fine (100) or data.labels=coarse (20)")
@@ -136,7 +139,7 @@ class Cifar100(Cifar):
     def prepare_data(self) -> None:
         """Fetch the binary version if it is not there."""
         if self._binary() is None:
-            fetch(CIFAR100, self.root)
+            fetch(CIFAR100, self.root, quiet=self.quiet)
 
     def read_class_names(self) -> list[str]:
         """From `fine_label_names.txt` or `coarse_label_names.txt`."""
