@@ -66,6 +66,11 @@ def test_fine_and_coarse_labels(tmp_path: Path, data_module: Make) -> None:
         data_module(*small(root, "data.labels=coarse")).setup("fit")
 
 
+@pytest.mark.parametrize(("labels", "count"), [("fine", 100), ("coarse", 20)])
+def test_the_number_of_classes_follows_the_labels(labels: str, count: int, data_module: Make) -> None:
+    assert data_module("data=cifar100", f"data.labels={labels}").num_classes == count
+
+
 def test_a_label_out_of_range_is_found_at_once(tmp_path: Path, data_module: Make) -> None:
     root = write_cifar100(tmp_path)
     with (root / "cifar-100-binary/train.bin").open("r+b") as file:
