@@ -1,6 +1,7 @@
 """The architecture, as a test: who may import whom, no cycles, and the limits on files and functions."""
 
 import ast
+import re
 from pathlib import Path
 from statistics import median
 
@@ -150,6 +151,14 @@ def test_one_word_names_config_module_and_test(group: str) -> None:
 def test_only_build_instantiates() -> None:
     users = [module_name(file) for file in FILES if "instantiate(" in file.read_text()]
     assert users == ["vitexp.build"]
+
+
+def test_pre_commit_has_the_ruff_of_the_lock() -> None:
+    locked = re.search(r"^ruff==(.+)$", (ROOT / "requirements.lock").read_text(), re.M)
+    hooks = re.search(r"ruff-pre-commit\n\s+rev: v(.+)$", (ROOT / ".pre-commit-config.yaml").read_text(), re.M)
+    assert locked
+    assert hooks
+    assert locked[1] == hooks[1]
 
 
 def test_no_unsafe_reader() -> None:
