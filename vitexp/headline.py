@@ -22,7 +22,7 @@ def print_header(cfg: DictConfig, run: Run, task: Any, data: Any, trainer: Any) 
     shape = (data.channels, *_image_shape(task.model, data.image_size))
     warm = warm_steps(cfg.schedule.warmup, total, steps)
     name = cfg.chosen.schedule
-    text = (run.path / "overrides.txt").read_text().split()
+    text = (run.path / "overrides.txt").read_text().splitlines()
     shorts = {key: short for short, key in ALIASES.items()}
     settings = [f"{line} ({shorts[key]}=)" if (key := line.partition("=")[0]) in shorts else line for line in text]
     show(
