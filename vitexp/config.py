@@ -25,7 +25,18 @@ from omegaconf.errors import OmegaConfBaseException
 from vitexp.command import VERBS
 from vitexp.errors import ConfigError
 from vitexp.rules import patch_size, published, size_step, stem_stride, tokens
-from vitexp.schema import ALIASES, BELOW_ONE, CHOICES, FORKED, GROUPS, NOT_NEGATIVE, POSITIVE, SHARES, STRATEGIES, RunConfig
+from vitexp.schema import (
+    ALIASES,
+    BELOW_ONE,
+    CHOICES,
+    FORKED,
+    GROUPS,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARES,
+    STRATEGIES,
+    RunConfig,
+)
 from vitexp.stranger import HYDRA_CODE, first_line, from_environment, require_no_secrets, require_plain_hydra, resolve
 
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
