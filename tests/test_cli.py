@@ -3,20 +3,24 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from vitexp.callback.step_keys import StepKeys
 from vitexp.cli import main
 from vitexp.run import find
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["data=fake", "data.sizes=[96,32,32]", "epochs=2", "bs=16", "logger=none"]
 
 
@@ -39,7 +43,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = Path.cwd()
     os.chdir(folder)
     try:
-        assert main([*SMALL, "logger=tensorboard"]) == 0
+        with (folder / "screen.txt").open("w") as screen, redirect_stdout(screen):
+            assert main([*SMALL, "logger=tensorboard", "schedule.warmup=2 steps"]) == 0
     finally:
         os.chdir(here)
     return folder
@@ -52,27 +57,51 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def test_a_run_leaves_what_the_readme_promises(trained: Path) -> None:
     run = trained / "outputs" / "last"
-    names = {path.name for path in run.iterdir()}
-    promised = {
-        "config.yaml",
-        "overrides.txt",
-        "run.json",
-        "metrics.csv",
-        "checkpoints",
-        "weights.safetensors",
-        "plots",
+    table = (ROOT / "README.md").read_text().split("## The run folder")[1].split("## ")[0]
+    left_by = {
+        name: when
+        for names, when in re.findall(r"^\| (`[^|]+`) \| ([^|]+) \|", table, re.M)
+        for name in names.split(", ")
     }
-    assert promised <= names
-    plots = {path.stem for path in (run / "plots").iterdir()}
-    assert {"loss", "accuracy", "learning_rate", "confusion", "batch"} <= plots
+    promised = {name.strip("`").rstrip("/") for name, when in left_by.items() if when == "every run"}
+    named = {name.strip("`").rstrip("/") for name in left_by}
+    found = [path.relative_to(run) for path in run.rglob("*") if path.is_file() and path.name[0] != "."]
+    assert len(promised) > 15
+    assert promised <= {str(path) for path in found}
+    left_out = {str(path) for path in found if str(path) not in named and path.parts[0] not in named}
+    assert not left_out, "the table says nothing of these"
     record = json.loads((run / "run.json").read_text())
     assert record["state"] == "done"
     assert record["metrics"]["test/top1"] >= 0
     assert record["packages"]["torch"]
+    assert record["argv"][:2] == ["vitexp", "data=fake"]
+    assert record["seed"] == 0
+    assert record["git_commit"] is None or len(record["git_commit"]) == 40
+    assert record["git_dirty"] in (None, True, False)
+    assert record["hardware"]["cores"] >= 1
+    assert "thread" in record["hardware"]["device"] or "×" in record["hardware"]["device"]
+    assert "ended: done" in (run / "log.txt").read_text()
     assert record["classes"][0] == "0" or len(record["classes"]) == 10
     assert {"last.ckpt", "best.ckpt", "manifest.json"} <= {path.name for path in (run / "checkpoints").iterdir()}
     assert (run / "overrides.txt").read_text().splitlines()[3] == "data.batch_size=16"
     assert "${" not in (run / "config.yaml").read_text()
+
+
+def test_the_header_says_what_is_about_to_happen(trained: Path) -> None:
+    text = (trained / "screen.txt").read_text()
+    run = find("last", trained / "outputs")
+    shown = {key: value.strip() for key, _, value in (line.partition(" ") for line in text.splitlines()) if key}
+    whole = sum(tensor.numel() for tensor in load_file(run.path / "weights.safetensors").values())
+    assert shown["run"] == run.name
+    assert shown["device"].startswith(run.record["hardware"]["device"])
+    assert shown["device"].endswith("32-true") or "mixed" in shown["device"]
+    assert re.fullmatch(r"([\d,]+) parameters, [\d.]+ [MG]MAC an image", shown["model"])
+    assert int(shown["model"].split()[0].replace(",", "")) <= whole, "buffers are no parameters"
+    assert shown["images"] == "train 96, val 32, test 32"
+    assert shown["batch"] == "16"
+    assert shown["schedule"] == "cosine, peak 0.004, 2 of 12 steps warm-up, 2 epochs"
+    assert "data.batch_size=16 (bs=)" in shown["settings"]
+    assert "schedule.warmup=2 steps" in shown["settings"]
 
 
 def test_metrics_have_rising_steps(trained: Path) -> None:
@@ -280,8 +309,6 @@ def test_fine_tuning_with_a_frozen_body(trained: Path, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     weights = trained / "outputs" / "last" / "weights.safetensors"
     assert main([*SMALL, "regime=head", "epochs=1", f"checkpoint={weights}", "quiet=true"]) == 0
-    from safetensors.torch import load_file
-
     before, after = load_file(weights), load_file(tmp_path / "outputs" / "last" / "weights.safetensors")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"head.weight", "head.bias"}
