@@ -200,6 +200,21 @@ def test_answers_without_importing_torch(arguments: list[str], tmp_path: Path) -
     assert not list(tmp_path.iterdir()), "nothing is written"
 
 
+def test_further_answers_without_importing_torch(tmp_path: Path) -> None:
+    """One process for them all."""
+    code = (
+        "import os, sys; from vitexp.cli import main;"
+        "os.environ |= {'COMP_LINE': 'vitexp model=v', 'COMP_POINT': '14'};"
+        "told = [main(['list', what]) for what in ('data', 'regimes', 'experiments', 'adapters')];"
+        "told += [main(['-m', word]) for word in ('lr=1e-3,abc', 'model=vit_t16,vit_s16')];"
+        "told += [main(['trainer.ema=2']), main(['-sc', 'query=bash'])];"
+        "assert told == [0, 0, 0, 0, 2, 2, 2, 0], told; assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=tmp_path, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir()), "nothing is written"
+
+
 @pytest.mark.parametrize(
     ("model", "size", "mean"),
     [("vit_s16", 224, 0.5), ("swinv2", 256, 0.485), ("efficientvit_m5", 224, 0.485), ("mobilevit_s", 256, 0.0)],
