@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from vitexp.errors import ConfigError
 from vitexp.resources import naming_resources
 
 
@@ -65,8 +66,11 @@ def call(verb: str, command: Command) -> dict[str, Any]:
     """Run a verb; its module, and with it torch, is imported now.
 
     Raises:
+        ConfigError: `bs=auto` for a verb that trains nothing.
         ResourceError: memory, disk or a permission gave out, whatever said so.
     """
+    if verb not in ("train", "resume") and command.cfg.trainer.accumulate == "auto":
+        raise ConfigError(f"bs=auto is for training, and {verb} takes the batch size as it is; give a number, bs=64")
     module, _ = VERBS[verb]
     function = getattr(import_module(module), verb)
     with naming_resources(command.cfg):

@@ -27,6 +27,7 @@ from vitexp.errors import ConfigError
 from vitexp.rules import patch_size, published, size_step, stem_stride, tokens
 from vitexp.schema import (
     ALIASES,
+    AUTO_BATCH,
     BELOW_ONE,
     CHOICES,
     FORKED,
@@ -142,7 +143,8 @@ def parse(text: str) -> Override:
 def canonical(text: str) -> str:
     """The override with its short name (`lr=`) replaced by the key it stands for (`optimizer.lr=`)."""
     key, equals, value = text.partition("=")
-    return f"{ALIASES.get(key, key)}{equals}{value}"
+    spelt = f"{ALIASES.get(key, key)}{equals}{value}"
+    return AUTO_BATCH.get(spelt, spelt)
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -161,8 +163,8 @@ def check_values(cfg: DictConfig) -> None:
 
 
 def _check_number(key: str, value: Any, fits: Callable[[float], bool], bound: str) -> None:
-    """Raise ConfigError unless a value is null (or its key absent), or a number that fits."""
-    if value is None:
+    """Raise ConfigError unless a value is null (or its key absent), to be found, or a number that fits."""
+    if value is None or f"{key}={value}" in AUTO_BATCH.values():
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"{key}={_text(value)} is {_kind(value)}; use a number {bound}")
@@ -279,6 +281,8 @@ def _check_type(override: Override, shipped: DictConfig) -> None:
     if key.startswith("hydra") or after is None or "${" in _text(after):
         return
     before = OmegaConf.select(shipped, key)
+    if f"{key}={_text(after)}" in AUTO_BATCH.values():
+        return
     number_as_text = isinstance(before, str) and "." not in key and isinstance(after, int | float)
     if before in (None, "auto") or number_as_text or _same_kind(before, after):
         return

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from vitexp.config import parse
 from vitexp.errors import CheckpointError, ConfigError
 from vitexp.run import Run
+from vitexp.schema import AUTO_BATCH
 
 # What of the images belongs to the model that was trained on them, wherever it is tested.
 _INPUT = (
@@ -60,7 +61,9 @@ def reopen(run: Run, overrides: Sequence[str], fresh: DictConfig, *, allowed: Se
 
 def require_same(run: Run, overrides: Sequence[str], fresh: DictConfig, *, allowed: Sequence[str]) -> None:
     """Raise CheckpointError if an override outside `allowed` differs from what the run was started with."""
-    changes = [override.key_or_group for override in map(parse, overrides)]
+    # The number of micro-batches that `bs=auto` has found stays with the run.
+    asked = [override for override in overrides if override not in AUTO_BATCH.values()]
+    changes = [override.key_or_group for override in map(parse, asked)]
     changes = [key for key in changes if key not in allowed and key not in _ALWAYS]
     cfg = run.config() if changes else fresh
     for key in changes:

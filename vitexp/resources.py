@@ -37,7 +37,8 @@ def naming_resources(cfg: DictConfig) -> Iterator[None]:
 def resource_error(cfg: DictConfig, error: Exception) -> ResourceError | None:
     """What to lower or free; None where the error is about something else."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if isinstance(error, MemoryError) or _is_torch(error, "OutOfMemoryError") or _says(error, _MEMORY, text):
+    starved = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    if starved or _is_torch(error, "OutOfMemoryError") or _says(error, _MEMORY, text):
         return _memory(cfg, text)
     if (isinstance(error, OSError) and error.errno in _DISK) or _says(error, _FILE, text):
         return _disk(cfg, error, text)
@@ -57,7 +58,7 @@ def _memory(cfg: DictConfig, text: str) -> ResourceError:
     size, accumulate = cfg.data.image_size, cfg.trainer.accumulate
     return ResourceError(
         f"out of memory with data.batch_size={cfg.data.batch_size} at {size}x{size}, trainer.accumulate={accumulate}:"
-        f" {text}; keep the batch and split it: trainer.accumulate={2 * accumulate}, or lower bs= or size="
+        f" {text}; keep the batch and split it: trainer.accumulate={2 * accumulate} or bs=auto, or lower bs= or size="
     )
 
 

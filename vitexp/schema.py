@@ -57,6 +57,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "analysis.split": ("train", "val", "test"),
 }
 
+# What `bs=auto` stands for: the global batch stays, and the number of micro-batches is found.
+AUTO_BATCH = {"data.batch_size=auto": "trainer.accumulate=auto"}
+
 # In the names of Lightning's strategies whose processes begin inside the run, without LOCAL_RANK of their own.
 FORKED = ("spawn", "fork", "notebook")
 # Its other strategies, as `trainer.strategy` takes them.

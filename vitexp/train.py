@@ -7,6 +7,7 @@ from vitexp import build, slurm
 from vitexp.callback.embed import require_still
 from vitexp.command import Command
 from vitexp.fit import fit
+from vitexp.microbatch import find_accumulate, is_auto, require_findable
 from vitexp.pages import reporting
 from vitexp.preflight import require_ready
 from vitexp.report.screen import print_notes
@@ -26,8 +27,15 @@ def train(command: Command) -> dict[str, Any]:
     if command.folder is None and (run := slurm.begun(Path(cfg.outputs))) is not None:
         cfg.run = str(run.path)
         return resume(command)
+    cut = is_auto(cfg)
+    if cut:
+        require_findable(cfg)
+        cfg.trainer.accumulate = 1
     data = build.build_data(cfg)
     model = build.build_model(cfg, notes=notes)
+    if cut:
+        cfg.trainer.accumulate = find_accumulate(cfg, model)
+        data = build.build_data(cfg)
     task = build.build_task(cfg, model)
     if cfg.regime.get("cache"):
         require_still(data.augment)
