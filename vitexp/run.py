@@ -79,9 +79,13 @@ class Run:
 
         Raises:
             ConfigError: another process works in it.
+            CheckpointError: a file in it is a link, so that writing to it would change what is elsewhere.
         """
         if not is_first():
             return
+        for path in self.path.rglob("*"):
+            if path.is_symlink():
+                raise CheckpointError(f"{path} is a link, and a run writes to its own files only; remove it or copy it")
         self._lock = FileLock(self.path / ".lock")
         try:
             self._lock.acquire(timeout=0)
@@ -142,6 +146,7 @@ def create(cfg: DictConfig, *, argv: Sequence[str], overrides: Sequence[str], fo
         folder: where, for the job of a sweep; else under `outputs/<date>/`.
 
     Raises:
+        ConfigError: `outputs` is a file.
         ResourceError: the place cannot be written to.
     """
     if not is_first():
@@ -161,6 +166,8 @@ def create(cfg: DictConfig, *, argv: Sequence[str], overrides: Sequence[str], fo
         os.environ[_SHARED] = str(path.resolve())
         point_last(Path(cfg.outputs), path)
     except OSError as error:
+        if isinstance(error, FileExistsError | NotADirectoryError) and not Path(cfg.outputs).is_dir():
+            raise ConfigError(f"{cfg.outputs} is not a folder; choose outputs=<folder>") from None
         raise ResourceError(f"cannot write to {path}: {error.strerror}; free it or choose outputs=<folder>") from error
     return run
 
