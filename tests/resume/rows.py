@@ -26,6 +26,7 @@ REGIMES = {
     "full": (*TUNED, "regime=full"),
     "head": (*TUNED, "regime=head"),
     "head, embedded once": (*TUNED, "regime=head", "regime.cache=true", "augment=none"),
+    "head with a batch norm": (*MODELS["efficientvit"], "regime=head", "select=best", "optimizer.lr=0.05"),
     "class_token": (*TUNED, "regime=class_token"),
     "memory": (*TUNED, "regime=memory"),
     "memory_masked": (*TUNED, "regime=memory_masked", "trainer.ema=0.9"),

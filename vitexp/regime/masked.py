@@ -5,7 +5,6 @@ base runs as it always does (without a graph), and the class tokens run beside i
 """
 
 from collections.abc import Sequence
-from types import MethodType
 from typing import cast
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from vitexp.attention.base import DenseAttention
 from vitexp.model.encoder import Block, TokenEncoder
 from vitexp.model.vit import ViT
-from vitexp.regime.base import freeze, stay_in_eval
+from vitexp.regime.base import freeze, keep_in_eval
 
 
 class TaskMemory(nn.Module):
@@ -57,8 +56,7 @@ class MaskedMemory(nn.Module):
     ) -> None:
         super().__init__()
         freeze(base, trained=())
-        base.eval()
-        base.train = MethodType(stay_in_eval, base)  # type: ignore[method-assign]
+        keep_in_eval(base)
         self.base = base
         self.tasks = nn.ModuleList(tasks)
         self.names, self.reads, self.memory_norm = list(names), [list(earlier) for earlier in reads], memory_norm
