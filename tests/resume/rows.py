@@ -30,6 +30,7 @@ REGIMES = {
     "class_token": (*TUNED, "regime=class_token"),
     "memory": (*TUNED, "regime=memory"),
     "memory_masked": (*TUNED, "regime=memory_masked", "trainer.ema=0.9"),
+    "memory_masked, embedded once": (*TUNED, "regime=memory_masked", "regime.cache=true", "augment=none"),
     "extension": (*TUNED, "regime=extension", "regime.earlier=[earlier.safetensors]"),
     "bias": (*TUNED, "regime=bias"),
     "lora": (*TUNED, "regime=lora"),

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import vitexp
 from vitexp.errors import ConfigError, ResourceError
+from vitexp.machine import free_memory
 from vitexp.sweep.folder import Job
 
 # What a job needs at the least: `slots=auto` starts no more than fit into the memory that is free.
@@ -45,7 +46,7 @@ def shares(slots: Any, *, jobs: int, devices: Any, strategy: str) -> list[Share]
     cores, cards = _cores(), visible_devices()
     alone = strategy != "auto" or devices not in ("auto", 1)
     if slots == "auto":
-        slots = 1 if alone else len(cards) or max(1, min(cores, _free_memory() // _JOB_BYTES))
+        slots = 1 if alone else len(cards) or max(1, min(cores, free_memory() // _JOB_BYTES))
     count = max(1, min(slots, jobs))
     if count == 1:
         return [Share(None, None if alone or len(cards) < 2 else cards[0])]
@@ -71,15 +72,6 @@ def visible_devices() -> list[str]:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _free_memory() -> int:
-    """Bytes that are free, or infinitely many where the system does not say."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return sys.maxsize
-    line = next(line for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
-    return int(line.split()[1]) * 1024
 
 
 def server_for(verb: str) -> list[str]:
