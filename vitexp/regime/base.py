@@ -33,17 +33,21 @@ def freeze(model: nn.Module, *, trained: tuple[str, ...]) -> None:
 
 
 def keep_in_eval(module: nn.Module) -> None:
-    """Set a module, with all in it, to evaluate for good: `train()` of it or of what holds it changes nothing.
+    """Set a module, with all in it, to evaluate for good: `train()` of it or of what holds it changes no mode.
 
-    Saving reads the mark `stays_in_eval`: no buffer in there moves.
+    What its parts computed once for evaluation they `forget` then, as they do outside. Saving reads the mark
+    `stays_in_eval`: no buffer in there moves.
     """
     module.eval()
     # Attributes of the instance, so that state-dict names stay as they are and copies keep them.
-    module.train = MethodType(_same, module)  # type: ignore[method-assign]
+    module.train = MethodType(_stay_in_eval, module)  # type: ignore[method-assign]
     module.stays_in_eval = True  # type: ignore[assignment]
 
 
-def _same(module: nn.Module, mode: bool = True) -> nn.Module:
+def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
+    for part in module.modules() if mode else ():
+        if callable(forget := getattr(part, "forget", None)):
+            forget()
     return module
 
 
