@@ -111,7 +111,7 @@ class MaskedMemory(nn.Module):
         """
         with torch.no_grad():
             x = self.base.embed(images)
-        tokens = self._start(len(x), x.dtype)
+        tokens = self._start(x.shape[0], x.dtype)
         for index in range(len(self.base.blocks)):
             x, pair = self._base_step(index, x, keep_base=keep_base)
             tokens = self._read(index, tokens, pair)
@@ -155,7 +155,7 @@ class MaskedMemory(nn.Module):
     def _from_frozen(self, kept: Tensor) -> Tensor:
         """The class tokens (B, T, D) behind the last block, over the base's keys and values, flat (B, F)."""
         layers = [cast(DenseAttention, cast(Block, block).attention) for block in self.base.blocks]
-        tokens, start = self._start(len(kept), self.base.norm.weight.dtype), 0
+        tokens, start = self._start(kept.shape[0], self.base.norm.weight.dtype), 0
         for index, layer in enumerate(layers):
             pair: list[Tensor] = []
             for width in (layer.head_dim, layer.value_dim):
@@ -172,8 +172,8 @@ class MaskedMemory(nn.Module):
         q, k, v = attention.qkv(block.norm1(tokens))
         keys, values = [base[0], k], [base[1], v]
         if (memory := self._memory_kv(index, block)) is not None:
-            keys.append(memory[0].to(k.dtype).expand(len(tokens), -1, -1, -1))
-            values.append(memory[1].to(v.dtype).expand(len(tokens), -1, -1, -1))
+            keys.append(memory[0].to(k.dtype).expand(tokens.shape[0], -1, -1, -1))
+            values.append(memory[1].to(v.dtype).expand(tokens.shape[0], -1, -1, -1))
         read = attention.attend(q, torch.cat(keys, dim=2), torch.cat(values, dim=2), self.mask)
         return _residual(block, tokens, read)
 
