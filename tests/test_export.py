@@ -73,6 +73,37 @@ def test_onnx_computes_the_same_logits_at_any_batch_size(tmp_path: Path, capsys:
         torch.testing.assert_close(torch.from_numpy(logits), model(images).detach(), rtol=1e-4, atol=1e-5)
 
 
+FAMILIES = {
+    "hybrid": ["model=vit_rti_16", "model.depth=1"],
+    "deepvit": ["model=deepvit_s", "model.dim=24", "model.depth=4", "model.layout.plain_blocks=2"],
+    "swinv2": ["model=swinv2", "model.dim=12", "model.depths=[2,2]", "model.num_heads=[1,2]"],
+    "efficientvit": ["model=efficientvit_m0", "model.dims=[16,32,32]"],
+    "mobilevit": ["model=mobilevit_xxs"],
+    "mobilevitv2": ["model=mobilevitv2_050"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_onnx_computes_the_same_logits_in_each_family(family: str, tmp_path: Path) -> None:
+    words, weights, out = [*MODEL, *FAMILIES[family], "data.channels=3"], tmp_path / "tiny.pth", tmp_path / "tiny.onnx"
+    model = vitexp.build_model(vitexp.compose(words)).eval()
+    for name, tensor in model.state_dict().items():
+        if name.endswith("running_var"):
+            tensor.uniform_(0.5, 2.0)
+        elif tensor.is_floating_point():
+            tensor.add_(0.05 * torch.randn_like(tensor))
+    torch.save(model.state_dict(), weights)
+    assert main(["export", *words, f"checkpoint={weights}", "to=onnx", f"file={out}"]) == 0
+    session = onnxruntime.InferenceSession(str(out))
+    for batch in (1, 3):
+        images = torch.randn(batch, 3, 32, 32)
+        expected = model(images).detach()
+        assert expected.std() > 1e-3
+        logits = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+        assert (logits - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
 def test_mistakes_name_the_way_out() -> None:
     with pytest.raises(ConfigError, match="use safetensors, timm or onnx"):
         vitexp.compose(["to=keras"])

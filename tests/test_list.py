@@ -3,6 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
+from vitexp.cli import main
+from vitexp.compatibility import compatibility
 from vitexp.config import compose, options
 from vitexp.list import print_list, reference
 from vitexp.schema import REFERENCE
@@ -19,3 +21,12 @@ def test_the_list_of_models_is_printed(capsys: pytest.CaptureFixture[str]) -> No
     text = capsys.readouterr().out
     assert "86,567,656" in text
     assert "in21k, 384 px" in text
+
+
+def test_the_table_of_attentions_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "attention"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, *cells in compatibility()[1]:
+        (line,) = [line for line in lines if name in line.split()]
+        assert all(cell in line for cell in cells)
+    assert any("Swin V2" in line and "EfficientViT" in line for line in lines)

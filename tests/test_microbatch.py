@@ -55,9 +55,9 @@ def test_as_few_micro_batches_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     trained = 4 * 3 * sum(p.numel() for p in model.parameters())
     for size, expected in ((32, 1), (16, 2), (8, 4), (1, 32)):
         free = (trained + 1.3 * kept_bytes(model, (size, *shape))) / 0.8
-        monkeypatch.setattr(microbatch, "free_memory", lambda free=free: free + 1)
+        monkeypatch.setattr(microbatch, "free_on", lambda device, free=free: free + 1)
         assert find_accumulate(cfg, model) == expected
-    monkeypatch.setattr(microbatch, "free_memory", lambda: trained)
+    monkeypatch.setattr(microbatch, "free_on", lambda device: trained)
     with pytest.raises(ResourceError, match="lower size="):
         find_accumulate(cfg, model)
 

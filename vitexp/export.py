@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitexp import build
 from vitexp.checkpoint.adapter import is_whole
@@ -91,15 +92,16 @@ def _to_onnx(cfg: DictConfig, model: nn.Module, file: Path) -> str:
     if cfg.fuse and callable(fuse := getattr(model, "fuse", None)):
         fuse()
     shape = (cfg.data.channels, cfg.data.image_size, cfg.data.image_size)
-    program = torch.onnx.export(
-        model,
-        (torch.randn(2, *shape),),
-        dynamo=True,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        verbose=False,
-    )
+    with sdpa_kernel(SDPBackend.MATH):  # else tracing and lowering choose kernels of different strides
+        program = torch.onnx.export(
+            model,
+            (torch.randn(2, *shape),),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
     assert program is not None
     program.model.metadata_props.update(_metadata(cfg))
     program.save(str(file))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vitexp.errors import ConfigError, ResourceError
-from vitexp.memory import free_memory
+from vitexp.machine import free_on
 
 AUTO = "auto"
 # What a step needs beside what it keeps: buffers of kernels, the images themselves, fragmentation.
@@ -54,7 +54,8 @@ def find_accumulate(cfg: DictConfig, model: nn.Module) -> int:
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     # Gradients, two moments of the optimizer, and the average of the weights.
     fixed = trained * (3 + (cfg.trainer.ema is not None))
-    free = _free_bytes(cfg)
+    gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
+    free = free_on(torch.device("cuda" if gpu else "cpu"))
     needed = math.inf
     for accumulate in _divisors(batch):
         needed = fixed + _BESIDE * kept_bytes(model, (batch // accumulate, *shape))
@@ -93,10 +94,3 @@ def kept_bytes(model: nn.Module, shape: tuple[int, int, int, int]) -> int:
 
 def _divisors(number: int) -> Iterator[int]:
     return (divisor for divisor in range(1, number + 1) if number % divisor == 0)
-
-
-def _free_bytes(cfg: DictConfig) -> float:
-    """Memory that the run may use: of the GPU, or of the machine."""
-    if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu":
-        return torch.cuda.mem_get_info()[0]
-    return free_memory()

@@ -49,6 +49,10 @@ def test_a_plain_one_is_timms_vit(tmp_path):
     again = tiny_deepvit(plain=3).eval()
     assert load_weights(again, save(tmp_path, reference.state_dict())) == []
     assert torch.equal(again(images), model(images))
+    larger, images = tiny_deepvit(plain=3, image_size=24).eval(), torch.randn(2, 3, 24, 24)
+    load_weights(larger, save(tmp_path, reference.state_dict()))
+    reference.set_input_size(24)
+    torch.testing.assert_close(larger(images), reference(images), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"plain": 2}, {"plain": 3, "cnn": True}])

@@ -76,6 +76,11 @@ def test_timm_there_and_back(tmp_path, geometry):
     exported = export_names(model)
     assert exported.keys() == reference.state_dict().keys()
     assert all(torch.equal(exported[name], tensor) for name, tensor in reference.state_dict().items())
+    larger, images = tiny_hybrid(**geometry, image_size=64).eval(), torch.randn(2, 3, 64, 64)
+    load_weights(larger, tmp_path / "timm.safetensors")
+    at_size = timm_hybrid(**geometry, image_size=64)
+    at_size.load_state_dict({**reference.state_dict(), "pos_embed": export_names(larger)["pos_embed"]})
+    torch.testing.assert_close(larger(images), at_size(images), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("old", [False, True])

@@ -1,5 +1,7 @@
 """Names and layouts of ViT tensors, against the code that writes them."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -182,6 +184,10 @@ def test_hugging_face(tmp_path, hf_model, names):
     assert load_weights(model, tmp_path / "hf.safetensors") == []
     images = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(model(images), hf_model(images).logits, atol=1e-5, rtol=0)
+    model, images = model_of(image_size=24), torch.randn(2, 3, 24, 24)
+    assert "resized from 4x4 to 6x6" in load_weights(model, tmp_path / "hf.safetensors")[0]
+    expected = hf_model(images, interpolate_pos_encoding=True).logits
+    torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=0)
 
 
 def test_hugging_face_backbone_alone(tmp_path, hf_model):
@@ -207,3 +213,9 @@ def test_timm_whole(tmp_path):
     assert load_weights(model, tmp_path / "timm.pth") == []
     images = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(model(images), reference(images), atol=1e-5, rtol=0)
+    for size in (24, 12):
+        larger, images = model_of(image_size=size), torch.randn(2, 3, size, size)
+        assert "resized from 4x4" in load_weights(larger, tmp_path / "timm.pth")[0]
+        at_size = copy.deepcopy(reference)
+        at_size.set_input_size(size)
+        torch.testing.assert_close(larger(images), at_size(images), atol=1e-5, rtol=0)

@@ -4,13 +4,16 @@ from functools import partial
 
 import pytest
 import torch
+import yaml
 from tiny_mobile import V2_050, mobilevitv2, trained
 from torch import nn
 
 from vitexp.attention.softmax import Softmax
+from vitexp.config import conf_dir
 from vitexp.errors import ConfigError
 from vitexp.layer.pixel_sets import split_sets
 from vitexp.model.mobilevitv2 import MobileBlockV2
+from vitexp.optim.group import parameter_groups
 
 
 class Gridded(Softmax.__mro__[1]):  # a variant that works on grid cells only
@@ -96,6 +99,24 @@ def test_starting_values():
     layer = mobilevitv2(V2_050).stages[4][1].layers[0]
     assert float(layer.attention.qkv_projection.weight.detach().std()) == pytest.approx((2 / 257) ** 0.5, rel=0.03)
     assert float(layer.mlp.fc1.weight.detach().std()) == pytest.approx((2 / 256) ** 0.5, rel=0.03)
+
+
+def test_exactly_the_one_dimensional_weights_do_not_decay():
+    model = mobilevitv2()
+    groups = parameter_groups(model, lr=1.0, weight_decay=0.05)
+    still = {name for group in groups if group["weight_decay"] == 0 for name in group["names"]}
+    assert still == {name for name, parameter in model.named_parameters() if parameter.ndim == 1}
+    assert 0 < len(still) < len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("file", sorted((conf_dir() / "model").glob("mobilevitv2_*.yaml")), ids=lambda file: file.stem)
+def test_hidden_widths_are_multiples_of_16(file):
+    geometry = yaml.safe_load(file.read_text())["model"]
+    with torch.device("meta"):
+        model = mobilevitv2({"counts": [1, 2], "channels": geometry["channels"], "dims": geometry["blocks"]["dims"]})
+    hidden = [module.mlp.fc1.out_features for module in model.modules() if hasattr(module, "mlp")]
+    assert len(hidden) == 2 + 4 + 3
+    assert not [width for width in hidden if width % 16]
 
 
 @pytest.mark.slow

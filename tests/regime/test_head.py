@@ -7,10 +7,14 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from tiny import conv_stem, tiny_vit
+from tiny_efficientvit import tiny_efficientvit
 from torch import nn
 
+from vitexp.checkpoint.adapter import trained_names, without_base
 from vitexp.config import conf_dir
 from vitexp.errors import ConfigError
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def regime(name):
@@ -21,10 +25,10 @@ def trainable(model):
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def step(model):
+def step(model, size=16):
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0, weight_decay=0.1)
     model.train()
-    nn.functional.cross_entropy(model(torch.randn(4, 3, 16, 16)), torch.tensor([0, 1, 2, 3])).backward()
+    nn.functional.cross_entropy(model(torch.randn(4, 3, size, size)), torch.tensor([0, 1, 2, 3])).backward()
     optimizer.step()
 
 
@@ -84,3 +88,19 @@ def test_other_classes_get_a_zero_head(name):
 def test_model_without_a_head(name):
     with pytest.raises(ConfigError, match="Identity has none"):
         regime(name)(nn.Identity(), num_classes=3)
+
+
+@pytest.mark.parametrize("name", ["head", "bias"])
+def test_running_statistics_of_the_head_travel_with_it(name):
+    """EfficientViT's head begins with a batch norm, which moves in training though no gradient reaches its buffers."""
+    base = tiny_efficientvit()
+    model = regime(name)(copy.deepcopy(base), num_classes=5)
+    before = copy.deepcopy(model.state_dict())
+    step(model, size=64)
+    moved = {key for key, tensor in model.state_dict().items() if not torch.equal(tensor, before[key])}
+    assert moved <= trained_names(model)
+    assert trained_names(model) - trainable(model) == {f"head.norm.{key}" for key in STATISTICS} <= moved
+    twin = regime(name)(base, num_classes=5)
+    twin.load_state_dict(without_base(model.state_dict(), trained_names(model)), strict=False)
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(twin.eval()(images), model.eval()(images))

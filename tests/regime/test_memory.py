@@ -9,7 +9,9 @@ from tiny import tiny_vit
 from trained import MAPS, assert_only_moves, count, encoder, random_images, regime, train, trainable, vit_b32
 
 from vitexp.attention.base import DenseAttention
+from vitexp.build import count_parameters
 from vitexp.errors import ConfigError
+from vitexp.headline import trained_parts
 from vitexp.optim.group import parameter_groups
 
 NAMES = {"class_token", "head.weight", "head.bias", "blocks.0.memory", "blocks.1.memory"}
@@ -26,6 +28,21 @@ def test_the_published_counts(tokens: int, expected: int) -> None:
     """ViT-B/32, 100 classes: D + L m D + D K + K."""
     for name in ("memory", "memory_masked"):
         assert count(regime(name, num_tokens=tokens)(vit_b32(), num_classes=100)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("memory", "class_token 768, blocks.*.memory 46,080, head 76,900 (0.141 %)"),
+        ("memory_masked", "tasks.*.class_token 768, tasks.*.memory 46,080, tasks.*.head 76,900 (0.141 %)"),
+        ("full", ""),
+    ],
+)
+def test_the_header_says_what_trains(name: str, expected: str) -> None:
+    """ViT-B/32, 100 classes, 5 tokens: 768 + 46,080 + 76,900 = 123,748."""
+    model = regime(name)(vit_b32(), num_classes=100)
+    assert trained_parts(model) == expected
+    assert name == "full" or count(model) == count_parameters(model)[0] == 123_748
 
 
 @pytest.mark.parametrize("attention", MAPS)
@@ -50,6 +67,23 @@ def test_memory_is_read_as_more_tokens_that_are_thrown_away(attention: str, memo
         x = x + block.attention(joined)[:, : x.shape[1]]
         x = x + block.mlp(block.norm2(x))
     torch.testing.assert_close(model.encode(images), model.norm(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attention", MAPS)
+@pytest.mark.parametrize("name", ["memory", "vpt"])
+def test_memory_keys_computed_once_give_the_same(name: str, attention: str) -> None:
+    base = encoder(attention)
+    base.fuse()  # so that only the memory differs
+    model, images = regime(name)(base, num_classes=5), random_images()
+    fresh = model(images)
+    model.fuse()
+    assert model.blocks[1].cached_k.shape == (1, 2, 5, 8)
+    torch.testing.assert_close(model(images), fresh, atol=1e-6, rtol=1e-6)
+    assert trainable(model) & {"blocks.0.memory"}
+    assert not [key for key in model.state_dict() if "cached" in key]
+    with torch.no_grad():
+        model.blocks[0].memory.neg_()
+    assert (model.train()(images) - fresh).abs().max() > 1e-3, "what was computed once is forgotten in training"
 
 
 def test_every_token_sees_the_memory() -> None:

@@ -53,22 +53,33 @@ def test_base_logits_stay_to_the_bit(attention: str, dtype: torch.dtype, count: 
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_base_logits_stay_through_training(bf16: bool) -> None:
-    """20 steps in train mode, with and without autocast."""
-    base = encoder()
-    model = regime("memory_masked")(copy.deepcopy(base), num_classes=3)
-    train(model, steps=20, bf16=bf16)
+@pytest.mark.parametrize("count", [1, 4])
+def test_base_logits_stay_through_training(count: int, bf16: bool) -> None:
+    """20 steps in train mode, with and without autocast, of one task and of four one after the other."""
+    base, kept = encoder(), copy.deepcopy(encoder())
+    tasks: list[TaskMemory] = []
+    for index in range(count):
+        for earlier in tasks:
+            earlier.requires_grad_(False)
+        tasks.append(new_task(base, num_classes=3, num_tokens=5, std=0.02, class_token="copy"))
+        names, reads = (
+            [str(number) for number in range(index + 1)],
+            [list(range(number)) for number in range(index + 1)],
+        )
+        model = MaskedMemory(base, tasks=tasks, names=names, reads=reads, memory_norm=True)
+        train(model, steps=20 // count, seed=index, bf16=bf16)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         answers = model.answers(random_images())
-        assert torch.equal(answers[""], base(random_images()))
-        assert answers["0"].abs().max() > 0.1
+        assert torch.equal(answers.pop(""), kept(random_images()))
+        assert len(answers) == count
+        assert all(logits.abs().max() > 0.1 for logits in answers.values())
 
 
 @pytest.mark.parametrize("attention", MAPS)
-@pytest.mark.parametrize("memory_norm", [True, False])
-def test_the_class_token_reads_what_table_1_lets_it(attention: str, memory_norm: bool) -> None:
+@pytest.mark.parametrize(("memory_norm", "num_tokens"), [(True, 5), (False, 5), (True, 0)])
+def test_the_class_token_reads_what_table_1_lets_it(attention: str, memory_norm: bool, num_tokens: int) -> None:
     """Against plain attention calls: base tokens over base tokens, then one query over all keys that it may see."""
-    model = masked(attention, memory_norm=memory_norm).eval()
+    model = masked(attention, memory_norm=memory_norm, num_tokens=num_tokens).eval()
     nn.init.normal_(model.tasks[0].head.weight)
     base, task, images = model.base, model.tasks[0], random_images()
     x = base.embed(images)
@@ -173,7 +184,24 @@ def test_a_copied_class_token_enters_where_the_bases_own_does(name: str) -> None
     base = build_model(cfg).eval()
     images = torch.randn(2, 3, 32, 32)
     model = regime("memory_masked")(base, num_classes=3)
-    torch.testing.assert_close(model._start(base.embed(images)), base.embed(images)[:, :1])
+    x = base.embed(images)
+    torch.testing.assert_close(model._start(len(x), x.dtype), x[:, :1])
+
+
+@pytest.mark.parametrize("attention", MAPS)
+@pytest.mark.parametrize("reads", [[[]], [[], [0]]], ids=["alone", "extension"])
+def test_the_base_embedded_once_gives_the_same_to_the_bit(attention: str, reads: list[list[int]]) -> None:
+    model, images = joined(encoder(attention), list(range(2, 2 + len(reads))), reads=reads).train(), random_images()
+    kept = model.embed_frozen(images)
+    assert kept.shape == (4, 2 * 2 * 17 * 16)
+    gradients = []
+    for given in (images, kept):
+        model.zero_grad()
+        logits = model(given)
+        logits.square().sum().backward()
+        gradients.append([logits, *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(gradients[0]) > 4
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
 def test_no_gradient_enters_the_base_stream() -> None:

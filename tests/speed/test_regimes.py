@@ -14,9 +14,10 @@ def test_every_contender_has_its_row_and_ratio() -> None:
     names = [row[1] for row in report.rows]
     assert names[:4] == ["head", "memory_masked", "memory", "full"]
     joined = [f"{name}{what}" for name in ("1 task", "4 tasks", "10 tasks") for what in (" joined", " and the base's")]
-    assert names[4:] == ["base", *joined, "4 separate models"]
+    assert names[4:] == ["base", *joined, "4 separate models", "10 separate models"]
     assert report.ratios["step of head over head"] == 1.0
-    assert report.ratios["4 separate models over base"] > 0
+    assert report.ratios["10 separate models over base"] > 0
+    assert all(len(row) == len(report.columns) for row in report.rows)
     kept = {row[1]: row[-1] for row in report.rows}
     assert kept["head"] < kept["memory_masked"] < kept["memory"] <= kept["full"]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from vitexp.errors import ConfigError
+from vitexp.machine import free_memory
 from vitexp.sweep import slots
 from vitexp.sweep.slots import Share, shares, visible_devices
 
@@ -61,3 +62,13 @@ def test_nonsense_is_refused(given: object) -> None:
 def test_gpus_are_counted_without_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert visible_devices() == []
+
+
+def test_a_container_has_what_its_group_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vitexp.machine._GROUP", tmp_path)
+    unlimited = free_memory()
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory() == pytest.approx(unlimited, rel=0.2)
+    for name, text in (("max", "5000000"), ("current", "4000000"), ("stat", "anon 1\ninactive_file 250000\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert free_memory() == 1_250_000

@@ -16,6 +16,9 @@ from vitexp.attention.documents import Documents
 from vitexp.errors import ConfigError
 from vitexp.layer.init import xavier_
 
+# Tokens (B or 1, M, D) that are keys and values only, or these keys and values (B or 1, H, M, d) already.
+Context = Tensor | tuple[Tensor, Tensor]
+
 
 class DenseAttention(nn.Module, ABC):
     """Multi-head attention that has a map: fused projections here, the map and its use in a final class.
@@ -53,7 +56,7 @@ class DenseAttention(nn.Module, ABC):
         self,
         x: Tensor,
         *,
-        context: Tensor | None = None,
+        context: Context | None = None,
         mask: Tensor | Documents | None = None,
         bias: Tensor | None = None,
     ) -> Tensor:
@@ -61,7 +64,7 @@ class DenseAttention(nn.Module, ABC):
 
         Args:
             x: tokens; queries, keys and values.
-            context: (B or 1, M, D), more keys and values after those of x.
+            context: (B or 1, M, D), more keys and values after those of x; or what `kv` made of it.
             mask: bool, True = may attend, broadcast to (B, H, N, N + M); a query that may attend nothing gives zeros.
                 Or which tokens are of one image, where there is neither context nor bias.
             bias: float, added to the scores, broadcast to (B, H, N, N + M); -inf hides as the mask does.
@@ -72,14 +75,14 @@ class DenseAttention(nn.Module, ABC):
         values = self.attend(q, k, v, mask, bias)  # type: ignore[arg-type]
         return self.out(values.transpose(1, 2).flatten(2))  # (B, N, D)
 
-    def qkv(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, x: Tensor, context: Context | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, N, d), keys and values (B, H, N + M, d)."""
         narrow, wide = self.num_heads * self.head_dim, self.num_heads * self.value_dim
         q, k, v = (self._heads(part) for part in self.qkv_projection(x).split((narrow, narrow, wide), dim=-1))
         if context is None:
             return q, k, v
-        more_k, more_v = self.kv(context)
-        more_k, more_v = more_k.expand(x.shape[0], -1, -1, -1), more_v.expand(x.shape[0], -1, -1, -1)
+        more_k, more_v = context if isinstance(context, tuple) else self.kv(context)
+        more_k, more_v = (part.to(k.dtype).expand(x.shape[0], -1, -1, -1) for part in (more_k, more_v))
         return q, torch.cat([k, more_k], dim=2), torch.cat([v, more_v], dim=2)
 
     def kv(self, context: Tensor) -> tuple[Tensor, Tensor]:

@@ -128,7 +128,7 @@ class Reattention(DenseAttention):
 
 def _mixed(theta: Tensor, bias: Tensor, maps: Tensor) -> Tensor:
     """Theta over the heads. Not a call of the convolution: that follows a channels-last weight, and the map with it."""
-    mixed = torch.baddbmm(bias[:, None], theta.expand(len(maps), -1, -1), maps.flatten(2))  # (B, H, N * (N + M))
+    mixed = torch.baddbmm(bias[:, None], theta.expand(maps.shape[0], -1, -1), maps.flatten(2))  # (B, H, N * (N + M))
     return mixed.unflatten(2, maps.shape[2:])  # (B, H, N, N + M)
 
 

@@ -52,6 +52,8 @@ class Separable(nn.Module):
         instead of N, a third of the layer's arithmetic saved. `forward_plain` does it in the paper's order.
         """
         refuse(context=context, mask=mask, bias=bias)
+        if type(self.qkv_projection) is not nn.Linear:  # LoRA's computes more than its weight says
+            return self.forward_plain(x)
         (query, key, value), (query_bias, key_bias, value_bias) = self._parts()
         weights = self.dropout(self.weights(x @ query[0] if query_bias is None else x @ query[0] + query_bias))
         mean = torch.bmm(weights[:, None], x)  # (B, 1, D)
@@ -63,7 +65,7 @@ class Separable(nn.Module):
         return self.out(values)  # (B, N, D)
 
     def forward_plain(self, x: Tensor) -> Tensor:
-        """The same in the paper's order, every token's key projected; for the tests."""
+        """The same in the paper's order, every token's key projected, by whatever layer projects."""
         query, key, value = self.qkv_projection(x).split([1, self.dim, self.dim], dim=-1)
         weights = self.dropout(self.weights(query[..., 0]))
         summed = (weights[..., None] * key).sum(dim=1, keepdim=True)  # (B, 1, D)

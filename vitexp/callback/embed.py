@@ -1,19 +1,22 @@
-"""Cached features: what a frozen model makes of the images is computed once, and its head trains on that.
+"""What a frozen model makes of the images, computed once: what trains beside it then trains on that.
 
-Only where nothing random stands before the head: no augmentation, and all but the head frozen, in eval mode. Then the
-result is that of training on images, up to the rounding of sums in other batches, and a step costs what the head costs.
+Only where nothing random stands before it: no augmentation, and the frozen part in eval mode. Then the result is that
+of training on images, up to the rounding of sums in other batches, and a step costs what its trained part costs.
 """
 
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
-from vitexp.errors import ConfigError
+from vitexp.errors import ConfigError, ResourceError
+from vitexp.machine import free_on
 
 # What of an augmentation draws random numbers, and the value at which it does not.
 _STILL = {"geometry": "none", "randaugment_ops": 0, "erasing_rate": 0, "mixup": 0, "cutmix": 0}
+# How much of the free memory may be filled; the rest is for the steps.
+_SHARE = 0.9
 
 
 def require_still(augment: Any) -> None:
@@ -37,21 +40,51 @@ class Embed(Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         model: Any = pl_module.model.to(trainer.strategy.root_device)
-        for split in ("train", "val"):
-            if len(data.source(split)):
-                with torch.no_grad(), trainer.precision_plugin.forward_context():
-                    data.features[split] = embed(model, data.ordered_batches(split))
+        counts = {split: count for split in ("train", "val") if (count := len(data.source(split)))}
+        waiting = sum(counts.values())
+        for split, count in counts.items():
+            with torch.no_grad(), trainer.precision_plugin.forward_context():
+                data.features[split] = embed(model, data.ordered_batches(split), count=count, room_for=waiting)
+            waiting -= count
 
 
-def embed(model: Any, batches: Any) -> tuple[Tensor, Tensor]:
-    """What the head of `model` is given (N, D), and the labels, for all images of `batches`, in eval mode."""
-    head, mode = model.head, model.training
+def embed(model: Any, batches: Any, *, count: int, room_for: int) -> tuple[Tensor, Tensor]:
+    """What the frozen part of `model` makes of the images of `batches` (count, F), and their labels, in eval mode.
+
+    Args:
+        model: of a regime with `cache`: `embed_frozen(images)` gives (B, F).
+        batches: pairs of images and labels.
+        count: images in all batches.
+        room_for: images that must find room in memory, these and others after them.
+
+    Raises:
+        ResourceError: they do not.
+    """
+    mode, start = model.training, 0
     model.eval()
-    model.head = nn.Identity()
-    try:
-        pairs = [(model(images), labels) for images, labels in batches]
-    finally:
-        model.head = head
-        model.train(mode)
-    features, labels = zip(*pairs, strict=True)
-    return torch.cat(features), torch.cat(labels)
+    all_features: Tensor | None = None
+    all_labels: list[Tensor] = []
+    for images, labels in batches:
+        features = model.embed_frozen(images)
+        if all_features is None:
+            _require_room(features[0].nbytes, room_for, features.device)
+            all_features = features.new_empty(count, *features.shape[1:])
+        all_features[start : start + len(features)] = features
+        start += len(features)
+        all_labels.append(labels)
+    model.train(mode)
+    assert all_features is not None, "a split without images is not embedded"
+    assert start == count
+    return all_features, torch.cat(all_labels)
+
+
+def _require_room(size: int, count: int, device: torch.device) -> None:
+    """Raise ResourceError unless `count` images of `size` bytes fit into what is free on a device."""
+    free = free_on(device)
+    if size * count > _SHARE * free:
+        gigabytes = f"{size * count / 1e9:.3g} GB"
+        raise ResourceError(
+            f"regime.cache=true keeps {size / 1e3:,.1f} kB for each of {count:,} images, {gigabytes} in all, and "
+            f"{free / 1e9:.3g} GB of memory are free, of which {_SHARE:.0%} may be filled; lower size=, take a smaller "
+            "model=, fewer images or precision=bf16, or use regime.cache=false"
+        )

@@ -1,7 +1,8 @@
 """Adapters: what a regime trained, without the frozen base, in a small file that knows which base it belongs to.
 
-A regime leaves on its model the `fingerprint` of the base and the names its tensors had (`plain_names`). What takes
-gradients is the adapter. Checkpoints of such a run hold the same, plus the optimizer.
+A regime leaves on its model the `fingerprint` of the base, the names its tensors had (`plain_names`), and the mark
+`stays_in_eval` on its frozen modules. What takes gradients is the adapter, and what training moves without them: the
+running statistics of norms that are not frozen. Checkpoints of such a run hold the same, plus the optimizer.
 """
 
 import json
@@ -36,10 +37,18 @@ class Adapter:
 
 
 def trained_names(model: nn.Module) -> frozenset[str] | None:
-    """Names of what trains beside a frozen base; None for a model without one."""
+    """Names of the tensors that training changes beside a frozen base; None for a model without one."""
     if getattr(model, "fingerprint", None) is None:
         return None
-    return frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return frozenset(names | _moving_buffers(model))
+
+
+def _moving_buffers(model: nn.Module) -> set[str]:
+    """Names of the buffers that are saved and follow the mode of training, as running statistics do."""
+    still = tuple(f"{name}." for name, module in model.named_modules() if getattr(module, "stays_in_eval", False))
+    saved = model.state_dict().keys() & dict(model.named_buffers()).keys()
+    return {name for name in saved if not name.startswith(still)}
 
 
 def is_whole(model: Any) -> bool:

@@ -16,7 +16,7 @@ def split_sets(x: Tensor, side: int) -> Tensor:
 
 def join_sets(tokens: Tensor, side: int, size: tuple[int, int]) -> Tensor:
     """Tokens (B, P, N, C) back to the map (B, C, H, W) of `size` = (H, W), channels-last in memory."""
-    batch, channels = len(tokens), tokens.shape[-1]
+    batch, channels = tokens.shape[0], tokens.shape[-1]
     cells = tokens.reshape(batch, side, side, size[0] // side, size[1] // side, channels)
     x = cells.permute(0, 3, 1, 4, 2, 5).reshape(batch, *size, channels)  # (B, H, W, C)
     return x.permute(0, 3, 1, 2)  # (B, C, H, W)

@@ -40,13 +40,13 @@ class AttentionPool(nn.Module):
 
     def _pooled(self, q: Tensor, k: Tensor, v: Tensor, documents: Documents | None) -> Tensor:
         if documents is None:
-            return F.scaled_dot_product_attention(q.expand(len(k), -1, -1, -1), k, v)[:, :, 0]
+            return F.scaled_dot_product_attention(q.expand(k.shape[0], -1, -1, -1), k, v)[:, :, 0]
         if documents.kernel == "split":
             queries = q.expand(-1, -1, len(documents.counts), -1)
             read = split_attention(queries, k, v, documents.counts, F.scaled_dot_product_attention)
             return read[0].transpose(0, 1)
         mask = documents.of_image[:, None]  # (B, 1, K, N)
-        read = F.scaled_dot_product_attention(q.expand(len(k), -1, mask.shape[2], -1), k, v, attn_mask=mask)
+        read = F.scaled_dot_product_attention(q.expand(k.shape[0], -1, mask.shape[2], -1), k, v, attn_mask=mask)
         return read.transpose(1, 2)[documents.present]  # (images, H, d)
 
     def _heads(self, x: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ class SwinBlock(nn.Module):
     def _attend(self, x: Tensor) -> Tensor:
         """Attention inside each window."""
         grid = (x.shape[1], x.shape[2])
-        read = self.attention(self.windows.cut(x), mask=self.windows.mask(grid, len(x)), bias=self.bias())
+        read = self.attention(self.windows.cut(x), mask=self.windows.mask(grid, x.shape[0]), bias=self.bias())
         return self.windows.join(read, grid)
 
     def _start(self) -> None:

@@ -29,12 +29,25 @@ def freeze(model: nn.Module, *, trained: tuple[str, ...]) -> None:
             child.requires_grad_(True)
             continue
         child.requires_grad_(False)
-        child.eval()
-        # An attribute of the instance, so that state-dict names stay as they are and copies keep it.
-        child.train = MethodType(stay_in_eval, child)  # type: ignore[method-assign]
+        keep_in_eval(child)
 
 
-def stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
+def keep_in_eval(module: nn.Module) -> None:
+    """Set a module, with all in it, to evaluate for good: `train()` of it or of what holds it changes no mode.
+
+    What its parts computed once for evaluation they `forget` then, as they do outside. Saving reads the mark
+    `stays_in_eval`: no buffer in there moves.
+    """
+    module.eval()
+    # Attributes of the instance, so that state-dict names stay as they are and copies keep them.
+    module.train = MethodType(_stay_in_eval, module)  # type: ignore[method-assign]
+    module.stays_in_eval = True  # type: ignore[assignment]
+
+
+def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
+    for part in module.modules() if mode else ():
+        if callable(forget := getattr(part, "forget", None)):
+            forget()
     return module
 
 

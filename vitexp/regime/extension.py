@@ -22,6 +22,7 @@ def extension(
     memory_norm: bool,
     lr_scale: Mapping[str, float],
     weight_decay: Mapping[str, float | None],
+    cache: bool = False,
 ) -> nn.Module:
     """A new task trains and reads the class tokens and memories of the tasks before it; those and the base stay.
 
@@ -30,6 +31,7 @@ def extension(
         num_classes: of the new head.
         earlier: adapter files, or folders of runs, of `memory_masked` or `extension`, in the order of their training.
         num_tokens, std, class_token, memory_norm, lr_scale, weight_decay: as in `vitexp.regime.memory.memory`.
+        cache: as in `vitexp.regime.memory_masked.memory_masked`.
     """
     if not earlier:
         raise ConfigError(

@@ -4,8 +4,8 @@ Sandler et al. 2022, section 3.2, Table 1 and Fig. 3. One masked call is not bit
 base runs as it always does (without a graph), and the class tokens run beside it, over the base's keys and values.
 """
 
+import math
 from collections.abc import Sequence
-from types import MethodType
 from typing import cast
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vitexp.attention.base import DenseAttention
 from vitexp.model.encoder import Block, TokenEncoder
 from vitexp.model.vit import ViT
-from vitexp.regime.base import freeze, stay_in_eval
+from vitexp.regime.base import freeze, keep_in_eval
 
 
 class TaskMemory(nn.Module):
@@ -31,7 +31,8 @@ class MaskedMemory(nn.Module):
     """A frozen encoder with the class tokens and memories of T tasks: images (B, C, H, W) to logits (B, K).
 
     `forward` answers for the task `selected` (the last, unless set), `answers` for all in one pass. Only the last task
-    takes gradients, and only if it was given so.
+    takes gradients, and only if it was given so. What the tasks read of the base does not depend on them:
+    `embed_frozen` computes it once, and `forward` takes it in place of the images.
 
     Args:
         base: frozen here, and in eval mode for good.
@@ -57,8 +58,7 @@ class MaskedMemory(nn.Module):
     ) -> None:
         super().__init__()
         freeze(base, trained=())
-        base.eval()
-        base.train = MethodType(stay_in_eval, base)  # type: ignore[method-assign]
+        keep_in_eval(base)
         self.base = base
         self.tasks = nn.ModuleList(tasks)
         self.names, self.reads, self.memory_norm = list(names), [list(earlier) for earlier in reads], memory_norm
@@ -67,7 +67,8 @@ class MaskedMemory(nn.Module):
         self.earlier: list[str] = []
         self.fingerprint, self.plain_names, self.grid = base.fingerprint, base.plain_names, base.grid
         counts = [task.memory.shape[1] for task in tasks]
-        rows = attention_mask(num_tokens=base.num_prefix + base.grid[0] * base.grid[1], counts=counts, reads=self.reads)
+        self.num_tokens = base.num_prefix + base.grid[0] * base.grid[1]
+        rows = attention_mask(num_tokens=self.num_tokens, counts=counts, reads=self.reads)
         # A single task may read every key there is: no mask.
         self.register_buffer("mask", rows[-len(tasks) :] if len(tasks) > 1 else None, persistent=False)
         self.register_buffer("cached_k", None, persistent=False)
@@ -79,14 +80,25 @@ class MaskedMemory(nn.Module):
         return self._task(self.selected).head.out_features
 
     def forward(self, images: Tensor) -> Tensor:
-        _, tokens = self.encode(images, keep_base=False)
+        """Logits (B, K) of images (B, C, H, W), or of what `embed_frozen` made of them."""
+        tokens = self._from_frozen(images) if images.ndim == 2 else self.encode(images, keep_base=False)[1]
         return self._logits(self.selected, tokens)
+
+    @torch.no_grad()
+    def embed_frozen(self, images: Tensor) -> Tensor:
+        """Keys and values of the base in every layer, flat: (B, F), F = 2 L N D where no layer was pruned."""
+        x, parts = self.base.embed(images), list[Tensor]()
+        for index in range(len(self.base.blocks)):
+            x, pair = self._base_step(index, x, keep_base=False)
+            parts += [part.flatten(1) for part in pair]
+        return torch.cat(parts, dim=1)
 
     def answers(self, images: Tensor, *, base: bool = True) -> dict[str, Tensor]:
         """Logits (B, K) of every task by its name, from one pass; with `base` also its own, under an empty name."""
         x, tokens = self.encode(images, keep_base=base)
         own = {} if x is None else {"": self.base.head(self.base.pool(self.base.norm(x)))}
-        return own | {name: self._logits(index, tokens) for index, name in enumerate(self.names)}
+        normed = self.base.norm(tokens)  # (B, T, D)
+        return own | {name: self._task(index).head(normed[:, index]) for index, name in enumerate(self.names)}
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The maps of the base, which no task changes."""
@@ -99,19 +111,10 @@ class MaskedMemory(nn.Module):
         """
         with torch.no_grad():
             x = self.base.embed(images)
-        tokens = self._start(x)
-        for index, module in enumerate(self.base.blocks):
-            block = cast(Block, module)
-            attention = cast(DenseAttention, block.attention)
-            finished = index + 1 == len(self.base.blocks) and not keep_base
-            with torch.no_grad():
-                normed = block.norm1(x)
-                if finished:
-                    k, v = attention.kv(normed)
-                else:
-                    q, k, v = attention.qkv(normed)
-                    x = _residual(block, x, attention.attend(q, k, v))
-            tokens = self._read(index, block, attention, tokens, (k, v))
+        tokens = self._start(x.shape[0], x.dtype)
+        for index in range(len(self.base.blocks)):
+            x, pair = self._base_step(index, x, keep_base=keep_base)
+            tokens = self._read(index, tokens, pair)
         return (x if keep_base else None), tokens
 
     def fuse(self) -> None:
@@ -134,20 +137,43 @@ class MaskedMemory(nn.Module):
     def _task(self, index: int) -> TaskMemory:
         return cast(TaskMemory, self.tasks[index])
 
-    def _start(self, x: Tensor) -> Tensor:
+    def _start(self, count: int, dtype: torch.dtype) -> Tensor:
         """Class tokens (B, T, D) at the place of the base's own one (Fig. 3)."""
         tokens = torch.cat([self._task(index).class_token for index in range(len(self.tasks))], dim=1)
-        return cast(ViT, self.base).place(tokens).to(x.dtype).expand(len(x), -1, -1)
+        return cast(ViT, self.base).place(tokens).to(dtype).expand(count, -1, -1)
 
-    def _read(
-        self, index: int, block: Block, attention: DenseAttention, tokens: Tensor, base: tuple[Tensor, Tensor]
-    ) -> Tensor:
+    @torch.no_grad()
+    def _base_step(self, index: int, x: Tensor, *, keep_base: bool) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """One block for the base: its tokens behind it (B, N, D), and their keys and values in it (B, H, N, d)."""
+        block = cast(Block, self.base.blocks[index])
+        attention, normed = cast(DenseAttention, block.attention), block.norm1(x)
+        if index + 1 == len(self.base.blocks) and not keep_base:
+            return x, attention.kv(normed)
+        q, k, v = attention.qkv(normed)
+        return _residual(block, x, attention.attend(q, k, v)), (k, v)
+
+    def _from_frozen(self, kept: Tensor) -> Tensor:
+        """The class tokens (B, T, D) behind the last block, over the base's keys and values, flat (B, F)."""
+        layers = [cast(DenseAttention, cast(Block, block).attention) for block in self.base.blocks]
+        tokens, start = self._start(kept.shape[0], self.base.norm.weight.dtype), 0
+        for index, layer in enumerate(layers):
+            pair: list[Tensor] = []
+            for width in (layer.head_dim, layer.value_dim):
+                shape = (layer.num_heads, self.num_tokens, width)
+                pair.append(kept[:, start : start + math.prod(shape)].unflatten(1, shape))
+                start += math.prod(shape)
+            tokens = self._read(index, tokens, (pair[0], pair[1]))
+        return tokens
+
+    def _read(self, index: int, tokens: Tensor, base: tuple[Tensor, Tensor]) -> Tensor:
         """One block for the class tokens: queries over [base keys, class tokens, memories] as far as the mask lets."""
+        block = cast(Block, self.base.blocks[index])
+        attention = cast(DenseAttention, block.attention)
         q, k, v = attention.qkv(block.norm1(tokens))
         keys, values = [base[0], k], [base[1], v]
         if (memory := self._memory_kv(index, block)) is not None:
-            keys.append(memory[0].to(k.dtype).expand(len(tokens), -1, -1, -1))
-            values.append(memory[1].to(v.dtype).expand(len(tokens), -1, -1, -1))
+            keys.append(memory[0].to(k.dtype).expand(tokens.shape[0], -1, -1, -1))
+            values.append(memory[1].to(v.dtype).expand(tokens.shape[0], -1, -1, -1))
         read = attention.attend(q, torch.cat(keys, dim=2), torch.cat(values, dim=2), self.mask)
         return _residual(block, tokens, read)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitexp.attention.base import Context, DenseAttention
 from vitexp.attention.documents import Documents
 from vitexp.model.encoder import Block, TokenEncoder
 from vitexp.regime.base import fit_head, freeze, require_init, require_tokens, set_rates
@@ -20,8 +21,12 @@ from vitexp.regime.base import fit_head, freeze, require_init, require_tokens, s
 class MemoryBlock(Block):
     """A block whose attention reads [x; memory], memory (m, D); the block's own parts stay where they are.
 
-    (B, N, D) -> (B, N, D). Without memory (m = 0) it is the plain block to the bit.
+    (B, N, D) -> (B, N, D). Without memory (m = 0) it is the plain block to the bit. The keys and values of the memory
+    do not depend on x: `fuse` computes them once, for evaluation, and `forget` drops them when training begins.
     """
+
+    cached_k: Tensor | None
+    cached_v: Tensor | None
 
     def __init__(self, block: Block, *, memory: Tensor, memory_norm: bool) -> None:
         nn.Module.__init__(self)  # the parts are taken over, none is built
@@ -29,18 +34,36 @@ class MemoryBlock(Block):
             self.add_module(name, child)
         self.memory = nn.Parameter(memory)
         self.memory_norm = memory_norm
+        self.register_buffer("cached_k", None, persistent=False)
+        self.register_buffer("cached_v", None, persistent=False)
 
     def forward(self, x: Tensor, *, context: Tensor | None = None, mask: Tensor | Documents | None = None) -> Tensor:
         assert context is None, "the context of this block is its memory"
         if len(self.memory) == 0:
             return super().forward(x, mask=mask)
         mask = mask.dense if isinstance(mask, Documents) else mask
-        memory = self.memory[None]  # (1, m, D)
-        memory = self.norm1(memory) if self.memory_norm else memory
         mask = None if mask is None else F.pad(mask, (0, len(self.memory)), value=True)
-        read = self.attention(self.norm1(x), context=memory, mask=mask)
+        read = self.attention(self.norm1(x), context=self._context(), mask=mask)
         x = x + self.drop_path(self.dropout(read))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """Compute the memory's keys and values (1, H, m, d) once."""
+        self.forget()
+        if len(self.memory):
+            self.cached_k, self.cached_v = cast(DenseAttention, self.attention).kv(cast(Tensor, self._context()))
+
+    def forget(self) -> None:
+        """Compute them in every call again, as long as the memory trains."""
+        self.cached_k = self.cached_v = None
+
+    def _context(self) -> Context:
+        """The memory (1, m, D) as the attention reads it, or its keys and values."""
+        if self.cached_k is not None and self.cached_v is not None:
+            return self.cached_k, self.cached_v
+        memory = self.memory[None]
+        return self.norm1(memory) if self.memory_norm else memory
 
 
 def memory(

@@ -23,10 +23,12 @@ def memory_masked(
     memory_norm: bool,
     lr_scale: Mapping[str, float],
     weight_decay: Mapping[str, float | None],
+    cache: bool = False,
 ) -> nn.Module:
     """A new class token, its head and `num_tokens` memory tokens a layer train; the base's outputs stay, to the bit.
 
-    The arguments are those of `vitexp.regime.memory.memory`.
+    The arguments are those of `vitexp.regime.memory.memory`; `cache` is the run's, which then embeds the images once:
+    the model takes both, images and what `embed_frozen` made of them.
     """
     encoder = require_tokens(model, regime="memory_masked", mask=True)
     task = new_task(encoder, num_classes=num_classes, num_tokens=num_tokens, std=std, class_token=class_token)

@@ -1,13 +1,14 @@
 """`benchmark what=regimes`: what a regime's step costs, and what several tasks on one base cost at inference.
 
 Training: `head`, `memory_masked`, `memory` and `full` take turns on the same images; beside the time stands the memory
-that a step keeps for its backward pass. Inference: the base, 1, 4 and 10 tasks of masked memory joined on it, their
-memories' keys and values computed once, without and with the base's own answer, and 4 separate models one after the
-other. The tasks are random: none of these times depends on their values.
+that a step keeps for its backward pass, and on a GPU the most that a step takes beyond what stays between steps.
+Inference: the base, 1, 4 and 10 tasks of masked memory joined on it, their memories' keys and values computed once,
+without and with the base's own answer, and 4 and 10 separate models one after the other, where memory holds them. The
+tasks are random: none of these times depends on their values.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from vitexp import build
 from vitexp.command import Command
 from vitexp.config import compose
+from vitexp.machine import free_on
 from vitexp.optim.group import parameter_groups
 from vitexp.speed.model import native
 from vitexp.speed.place import autocast, device_of, place_name, waiting
@@ -27,7 +29,7 @@ from vitexp.timing import alternate
 
 _TRAINED = ("head", "memory_masked", "memory", "full")
 _TASKS = (1, 4, 10)
-_SEPARATE = 4
+_SEPARATE = (4, 10)
 
 
 def time_regimes(command: Command) -> Report:
@@ -42,7 +44,7 @@ def time_regimes(command: Command) -> Report:
     images, labels = torch.randn(shape, device=device), torch.arange(shape[0], device=device) % cfg.data.num_classes
     models = {name: _under(cfg, name).to(device) for name in _TRAINED}
     steps = {name: _step(cfg, model, images, labels) for name, model in models.items()}
-    kept = {name: _kept_bytes(model, images, labels) for name, model in models.items()}
+    kept = {name: [_kept_bytes(model, images, labels), *_peak(steps[name], device)] for name, model in models.items()}
     rows: list[tuple[object, ...]] = []
     ratios: dict[str, float] = {}
     wait = waiting(device)
@@ -50,16 +52,20 @@ def time_regimes(command: Command) -> Report:
         trains, _ = build.count_parameters(models[name])
         ratios[f"step of {name} over head"] = 1 / timing.ratio
         rows.append(
-            ("training step", name, f"{trains:,}", *milliseconds(timing), round(1 / timing.ratio, 3), kept[name])
+            ("training step", name, f"{trains:,}", *milliseconds(timing), round(1 / timing.ratio, 3), *kept[name])
         )
+    empty = [None] * len(kept["head"])
     del models, steps
     forwards, counts = _forwards(cfg, device, images)
     for name, timing in alternate(forwards, repeats=cfg.benchmark.repeats, wait=wait).items():
         ratios[f"{name} over base"] = 1 / timing.ratio
-        rows.append(("forward", name, counts[name], *milliseconds(timing), round(1 / timing.ratio, 3), None))
-    columns = ("", "", "parameters", *TIMES, "× head, × base", "MB kept")
+        rows.append(("forward", name, counts[name], *milliseconds(timing), round(1 / timing.ratio, 3), *empty))
+    memory = ("MB kept", "MB at the peak")[: len(empty)]
+    columns = ("", "", "parameters", *TIMES, "× head, × base", *memory)
     size = cfg.data.image_size
     title = f"{cfg.chosen.model}, {size} × {size}, batch {shape[0]}, {place_name(cfg)}; trained or added parameters"
+    if left := [str(count) for count in _SEPARATE if f"{count} separate models" not in forwards]:
+        title += f"; no memory for {' or '.join(left)} separate models"
     return Report(title, columns, rows, ratios)
 
 
@@ -85,11 +91,19 @@ def _forwards(
         for label, base_too in ((f"{name} joined", False), (f"{name} and the base's", True)):
             work[label] = _inference(cfg, partial(joined.answers, base=base_too), images)
             counts[label] = f"{added:,}"
-    separate = [copy.deepcopy(base) for _ in range(_SEPARATE)]
-    work[f"{_SEPARATE} separate models"] = _inference(cfg, lambda x: [model(x) for model in separate], images)
     whole = sum(p.numel() for p in base.parameters())
-    counts[f"{_SEPARATE} separate models"] = f"{(_SEPARATE - 1) * whole:,}"
+    separate: list[Any] = []
+    for count in _SEPARATE:
+        if (count - len(separate)) * whole * base.norm.weight.element_size() > free_on(device) // 2:
+            continue  # swapping would be timed
+        separate += [copy.deepcopy(base) for _ in range(count - len(separate))]
+        work[f"{count} separate models"] = _inference(cfg, partial(_one_by_one, separate[:count]), images)
+        counts[f"{count} separate models"] = f"{(count - 1) * whole:,}"
     return work, counts
+
+
+def _one_by_one(models: Sequence[nn.Module], images: Tensor) -> list[Tensor]:
+    return [model(images) for model in models]
 
 
 def _joined(single: Any, count: int) -> Any:
@@ -123,6 +137,17 @@ def _step(cfg: DictConfig, model: nn.Module, images: Tensor, labels: Tensor) -> 
         optimizer.step()
 
     return work
+
+
+def _peak(step: Callable[[], object], device: torch.device) -> list[float]:
+    """Megabytes of a GPU that a step takes at its peak beyond what was there before; elsewhere nothing tells."""
+    if device.type != "cuda":
+        return []
+    step()  # the optimizer's state stays from the first step on
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    step()
+    return [round((torch.cuda.max_memory_allocated(device) - before) / 1e6, 1)]
 
 
 def _kept_bytes(model: nn.Module, images: Tensor, labels: Tensor) -> float:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import vitexp
 from vitexp.errors import ConfigError, ResourceError
-from vitexp.memory import free_memory
+from vitexp.machine import free_memory
 from vitexp.sweep.folder import Job
 
 # What a job needs at the least: `slots=auto` starts no more than fit into the memory that is free.
