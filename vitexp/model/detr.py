@@ -4,7 +4,8 @@ A backbone's map is encoded; 100 learned queries read it, layer by layer; each b
 object". The heads are shared by the decoder's layers, and the loss scores every layer.
 
 `refine_boxes` is Deformable DETR's iterative refinement (Zhu et al. 2021, section 4.2): each layer's box head corrects
-the box of the layer before, in the space before the sigmoid. Off in DETR.
+the box of the layer before, in the space before the sigmoid. Off in DETR. Their deformable attention, the other half of
+that paper, is not here: it reads maps of several scales by a sampling kernel, another encoder and decoder altogether.
 """
 
 import copy
@@ -87,13 +88,23 @@ class Detr(nn.Module):
         start_as_published(self.encoder)
         start_as_published(self.decoder)
 
-    def forward(self, images: Tensor, padding: Tensor | None = None) -> Detections:
-        """`padding` is bool (B, H, W), True = padded pixel, or None where nothing is."""
+    def forward(
+        self, images: Tensor, padding: Tensor | None = None, more: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> Detections:
+        """`padding` is bool (B, H, W), True = padded pixel, or None where nothing is.
+
+        `more` are N queries after the model's own, for training: contents and positions (B, N, D), and which of all
+        Q + N may read which, (B, 1, Q + N, Q + N).
+        """
         encoded, position, mask, _ = self.encode(images, padding)
-        x = torch.zeros_like(self.queries).expand(len(images), -1, -1)  # (B, Q, D)
+        queries: Tensor = self.queries
+        x, among = torch.zeros_like(queries).expand(len(images), -1, -1), None  # (B, Q, D)
+        if more is not None:
+            x, among = torch.cat([x, more[0]], dim=1), more[2]
+            queries = torch.cat([queries.expand_as(x[:, : len(queries)]), more[1]], dim=1)
         layers = []
         for block in self.decoder:
-            x = block(x, self.queries, encoded, position, mask)
+            x = block(x, queries, encoded, position, mask, among=among)
             layers.append(self.norm(x))
         read = torch.stack(layers)  # (L, B, Q, D)
         return Detections(self.head["classes"](read), self._boxes(read))
