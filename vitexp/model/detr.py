@@ -9,6 +9,7 @@ that paper, is not here: it reads maps of several scales by a sampling kernel, a
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple
@@ -22,6 +23,8 @@ from vitexp.layer.map_position import map_position
 from vitexp.model.detr_layer import DecoderBlock, EncoderBlock, start_as_published
 
 _EPS = 1e-5
+# The logit of 0.01.
+_PRIOR = -math.log(99.0)
 
 
 class Detections(NamedTuple):
@@ -41,6 +44,8 @@ class Detr(nn.Module):
         depths: blocks of the encoder and of the decoder.
         mlp_dim: hidden width of the blocks' mlps.
         num_classes: ids 0..K - 1; one more logit stands for no object.
+        focal: class scores are sigmoids, which start at 0.01, so that the many queries without object do not drown the
+            rest (Lin et al. 2017, section 4.1).
         dropout: after attentions and mlps; that of attention weights is the variant's own.
 
     Raises:
@@ -65,11 +70,12 @@ class Detr(nn.Module):
         num_queries: int,
         num_classes: int,
         refine_boxes: bool,
+        focal: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         check_heads(dim, num_heads)
-        self.num_classes, self.refine_boxes = num_classes, refine_boxes
+        self.num_classes, self.refine_boxes, self.focal = num_classes, refine_boxes, focal
         self.backbone = backbone
         self.grid = getattr(backbone, "grid", None)
         self.position_tables = {f"backbone.{name}": rows for name, rows in backbone.position_tables.items()}
@@ -84,6 +90,8 @@ class Detr(nn.Module):
         self.decoder = nn.ModuleList(DecoderBlock(dim, num_heads, **options) for _ in range(depths[1]))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.ModuleDict({"classes": nn.Linear(dim, num_classes + 1), "boxes": BoxHead(dim)})
+        if focal:
+            nn.init.constant_(self.head["classes"].bias, _PRIOR)
         nn.init.normal_(self.queries)
         start_as_published(self.encoder)
         start_as_published(self.decoder)
@@ -137,11 +145,11 @@ class Detr(nn.Module):
         return weights.mean(1).unflatten(-1, grid)  # (B, Q, h, w)
 
     def reset_head(self, num_classes: int) -> None:
-        """Put new class logits for `num_classes` in place, zero; boxes and queries stay."""
+        """Put new class logits for `num_classes` in place, zero (`focal`: at their start); boxes and queries stay."""
         old: Any = self.head["classes"]
         new = nn.Linear(old.in_features, num_classes + 1, device=old.weight.device, dtype=old.weight.dtype)
         nn.init.zeros_(new.weight)
-        nn.init.zeros_(new.bias)
+        nn.init.constant_(new.bias, _PRIOR if self.focal else 0.0)
         self.head["classes"] = new
         self.num_classes = num_classes
 
