@@ -65,7 +65,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = Path.cwd()
     os.chdir(folder)
     try:
-        assert main([*TINY, "data.root=boxes", "epochs=2"]) == 0
+        assert main([*TINY, "data.root=boxes", "epochs=2", "logger=tensorboard"]) == 0
     finally:
         os.chdir(here)
     return folder
@@ -80,6 +80,15 @@ def test_a_run_leaves_numbers_and_pictures(trained: Path) -> None:
     plots = {path.stem for path in (run.path / "plots").iterdir()}
     assert {"batch", "detections", "attention", "queries", "precision", "loss"} <= plots
     assert run.record["classes"] == ["red", "blue"]
+    page = (run.path / "report.html").read_text()
+    for caption in (
+        "Detections on test images",
+        "Where the decoder looks for each object",
+        "Where the boxes of each query",
+    ):
+        assert f'alt="{caption}' in page
+    events = b"".join(path.read_bytes() for path in (run.path / "tensorboard").rglob("events*"))
+    assert all(name in events for name in (b"detections", b"attention", b"queries", b"test/map_50"))
 
 
 def test_evaluate_repeats_the_test(trained: Path, monkeypatch, capsys) -> None:
