@@ -89,9 +89,10 @@ class Detr(nn.Module):
         self.encoder = nn.ModuleList(EncoderBlock(dim, num_heads, **options) for _ in range(depths[0]))
         self.decoder = nn.ModuleList(DecoderBlock(dim, num_heads, **options) for _ in range(depths[1]))
         self.norm = nn.LayerNorm(dim)
-        self.head = nn.ModuleDict({"classes": nn.Linear(dim, num_classes + 1), "boxes": BoxHead(dim)})
+        classes = nn.Linear(dim, num_classes + 1)
         if focal:
-            nn.init.constant_(self.head["classes"].bias, _PRIOR)
+            nn.init.constant_(classes.bias, _PRIOR)
+        self.head = nn.ModuleDict({"classes": classes, "boxes": BoxHead(dim)})
         nn.init.normal_(self.queries)
         start_as_published(self.encoder)
         start_as_published(self.decoder)
