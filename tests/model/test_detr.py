@@ -172,6 +172,14 @@ def test_a_new_head_is_zero_and_keeps_boxes() -> None:
     torch.testing.assert_close(after.boxes_cxcywh, before.boxes_cxcywh)
 
 
+def test_sigmoids_start_low() -> None:
+    """Also in a new head, where they are 0.01 to the digit."""
+    model, images = tiny_detr(focal=True).eval(), torch.randn(1, 3, 64, 64)
+    assert model(images).logits.sigmoid().mean() < 0.05
+    model.reset_head(3)
+    torch.testing.assert_close(model(images).logits.sigmoid(), torch.full((2, 1, 7, 4), 0.01))
+
+
 class WithoutMap(torch.nn.Module):
     """An attention that reads its own tokens only."""
 

@@ -64,6 +64,24 @@ def test_a_detector_brings_its_task_and_data(name):
     assert f"{stated:,}" in header or name == "detr"
 
 
+def test_the_recipe_is_the_authors():
+    """Fact sheet, 4.3: AdamW, a tenth for the backbone, everything decays, a step at two thirds of 300 epochs."""
+    cfg = compose(["experiment=detr_r50_coco"])
+    assert (cfg.optimizer["_target_"], cfg.optimizer.lr, cfg.optimizer.weight_decay) == (
+        "torch.optim.AdamW",
+        1e-4,
+        1e-4,
+    )
+    assert (cfg.task.backbone_rate, cfg.trainer.clip, cfg.data.batch_size, cfg.epochs) == (0.1, 0.1, 16, 300)
+    assert [round(at * cfg.epochs) for at in cfg.schedule.at] == [200]
+    assert (cfg.data.image_size, round(cfg.data.longest * cfg.data.image_size), cfg.schedule.gamma) == (800, 1333, 0.1)
+    matcher = cfg.task.criterion.matcher
+    assert (matcher.class_cost, matcher.l1_cost, matcher.giou_cost) == (1, 5, 2)
+    header = (conf_dir() / "experiment" / "detr_r50_coco.yaml").read_text()
+    assert "Cost: 28 minutes an epoch" in header
+    assert "42.0" in header
+
+
 @pytest.mark.parametrize("backbone", ["vit_ti16", "vit_s32", "vit_nano"])
 def test_any_model_is_a_backbone(backbone):
     _, model = build("model=detr", f"backbone={backbone}", "size=64", "data.num_classes=7")

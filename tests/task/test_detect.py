@@ -19,7 +19,7 @@ from vitexp.optim.schedule import step
 from vitexp.task.detect import NUMBERS, Detect, per_class
 
 
-def make(model: nn.Module) -> Detect:
+def make(model: nn.Module, *, groups: int = 0) -> Detect:
     matcher = Matcher(class_cost=1.0, l1_cost=5.0, giou_cost=2.0)
     return Detect(
         model=model,
@@ -28,6 +28,7 @@ def make(model: nn.Module) -> Detect:
         num_classes=5,
         criterion=Criterion(matcher=matcher, class_weight=1.0, l1_weight=5.0, giou_weight=2.0, no_object_weight=0.1),
         backbone_rate=0.1,
+        denoising={"groups": groups, "box_noise": 0.4, "label_noise": 0.2},
     )
 
 
@@ -154,6 +155,28 @@ def test_a_few_steps_lower_the_loss() -> None:
     assert losses[-1] < 0.7 * losses[0]
     assert task._sums is not None
     assert float(task._sums[0] / task._sums[-1]) == pytest.approx(sum(losses) / 12, rel=1e-5)
+
+
+def test_denoising_changes_nothing_but_training() -> None:
+    """The model has no tensor more, and its evaluation is that of the task without it, to the bit."""
+    plain, denoising = make(tiny_detr()).eval(), make(tiny_detr(), groups=2).eval()
+    assert list(plain.model.state_dict()) == list(denoising.model.state_dict())
+    images, _ = padded_batch()
+    wanted = targets([[96, 128], [64, 96]])
+    with torch.no_grad():
+        for ours, theirs in zip(plain(images, wanted), denoising(images, wanted), strict=True):
+            assert torch.equal(ours, theirs)
+    torch.manual_seed(0)
+    losses = [task.training_step((images, wanted), 0)["loss"].item() for task in (plain, denoising)]
+    assert losses[1] > losses[0] + 1
+    assert denoising._sums is not None
+    # The mean beside the others is what was added.
+    assert float(denoising._sums[-2] / 2) == pytest.approx(losses[1] - losses[0], rel=1e-4)
+    assert denoising.means[-1] == "train/denoising"
+    backbone, rest, more = denoising.groups(lr=1e-4, weight_decay=1e-4)
+    assert more["lr"] == rest["lr"] > backbone["lr"]
+    assert {name.split(".")[0] for name in more["names"]} == {"denoising"}
+    assert len(more["params"]) == len(list(denoising.denoising.parameters()))  # type: ignore[union-attr]
 
 
 def test_two_groups_with_a_tenth_of_the_rate_for_the_backbone() -> None:

@@ -19,6 +19,9 @@ from torch.nn import functional as F
 from vitexp.detection.box import giou, to_xyxy
 from vitexp.detection.matcher import FOCAL_ALPHA, FOCAL_GAMMA, Matcher, Target
 
+# Without a query there is nothing to divide.
+_TINY = 1e-9
+
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
@@ -44,8 +47,11 @@ class Criterion:
         """
         matched = self.matcher(logits, boxes_cxcywh, targets)
         parts = self.parts(logits, boxes_cxcywh, targets, matched, alone=alone)
-        weights = parts.new_tensor([self.class_weight, self.l1_weight, self.giou_weight])
-        return (parts * weights).sum(), parts[-1].detach(), matched
+        return self.weigh(parts), parts[-1].detach(), matched
+
+    def weigh(self, parts: Tensor) -> Tensor:
+        """(L, 3) to the loss, a scalar."""
+        return (parts * parts.new_tensor([self.class_weight, self.l1_weight, self.giou_weight])).sum()
 
     def parts(
         self,
@@ -95,7 +101,7 @@ class Criterion:
         weight = matched + (len(counts) * queries - matched) * self.no_object_weight
         sums = logits.new_tensor([float(sum(counts)), weight])
         sums = sums if alone else mean_over_processes(sums)
-        return sums[0].clamp(min=1), sums[1]
+        return sums[0].clamp(min=1), sums[1].clamp(min=_TINY)
 
 
 def class_error(logits: Tensor, targets: Sequence[Target], matched: Tensor) -> Tensor:

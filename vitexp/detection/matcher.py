@@ -56,7 +56,7 @@ class Matcher:
 
     def costs(self, logits: Tensor, boxes_cxcywh: Tensor, targets: Sequence[Target]) -> Tensor:
         """(L, B, Q, T) in fp32, T the most objects in an image; columns beyond an image's own mean nothing."""
-        labels, boxes = _padded(targets)  # (B, T), (B, T, 4)
+        labels, boxes = padded(targets)  # (B, T), (B, T, 4)
         predicted = boxes_cxcywh.float()[..., None, :]  # (L, B, Q, 1, 4)
         wanted = boxes[:, None]  # (B, 1, T, 4)
         index = labels[None, :, None].expand(*logits.shape[:3], -1)  # (L, B, Q, T)
@@ -76,7 +76,7 @@ class Matcher:
         return found - missed
 
 
-def _padded(targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
+def padded(targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
     """Labels (B, T) and fp32 boxes (B, T, 4) of the images, filled up with class 0 and boxes of zeros."""
     labels = torch.nn.utils.rnn.pad_sequence([target["labels"] for target in targets], batch_first=True)
     boxes = [target["boxes_cxcywh"].float() for target in targets]

@@ -4,10 +4,12 @@ A backbone's map is encoded; 100 learned queries read it, layer by layer; each b
 object". The heads are shared by the decoder's layers, and the loss scores every layer.
 
 `refine_boxes` is Deformable DETR's iterative refinement (Zhu et al. 2021, section 4.2): each layer's box head corrects
-the box of the layer before, in the space before the sigmoid. Off in DETR.
+the box of the layer before, in the space before the sigmoid. Off in DETR. Their deformable attention, the other half of
+that paper, is not here: it reads maps of several scales by a sampling kernel, another encoder and decoder altogether.
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple
@@ -21,6 +23,8 @@ from vitexp.layer.map_position import map_position
 from vitexp.model.detr_layer import DecoderBlock, EncoderBlock, start_as_published
 
 _EPS = 1e-5
+# The logit of 0.01.
+_PRIOR = -math.log(99.0)
 
 
 class Detections(NamedTuple):
@@ -40,6 +44,8 @@ class Detr(nn.Module):
         depths: blocks of the encoder and of the decoder.
         mlp_dim: hidden width of the blocks' mlps.
         num_classes: ids 0..K - 1; one more logit stands for no object.
+        focal: class scores are sigmoids, which start at 0.01, so that the many queries without object do not drown the
+            rest (Lin et al. 2017, section 4.1).
         dropout: after attentions and mlps; that of attention weights is the variant's own.
 
     Raises:
@@ -64,11 +70,12 @@ class Detr(nn.Module):
         num_queries: int,
         num_classes: int,
         refine_boxes: bool,
+        focal: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         check_heads(dim, num_heads)
-        self.num_classes, self.refine_boxes = num_classes, refine_boxes
+        self.num_classes, self.refine_boxes, self.focal = num_classes, refine_boxes, focal
         self.backbone = backbone
         self.grid = getattr(backbone, "grid", None)
         self.position_tables = {f"backbone.{name}": rows for name, rows in backbone.position_tables.items()}
@@ -82,18 +89,31 @@ class Detr(nn.Module):
         self.encoder = nn.ModuleList(EncoderBlock(dim, num_heads, **options) for _ in range(depths[0]))
         self.decoder = nn.ModuleList(DecoderBlock(dim, num_heads, **options) for _ in range(depths[1]))
         self.norm = nn.LayerNorm(dim)
-        self.head = nn.ModuleDict({"classes": nn.Linear(dim, num_classes + 1), "boxes": BoxHead(dim)})
+        classes = nn.Linear(dim, num_classes + 1)
+        if focal:
+            nn.init.constant_(classes.bias, _PRIOR)
+        self.head = nn.ModuleDict({"classes": classes, "boxes": BoxHead(dim)})
         nn.init.normal_(self.queries)
         start_as_published(self.encoder)
         start_as_published(self.decoder)
 
-    def forward(self, images: Tensor, padding: Tensor | None = None) -> Detections:
-        """`padding` is bool (B, H, W), True = padded pixel, or None where nothing is."""
+    def forward(
+        self, images: Tensor, padding: Tensor | None = None, more: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> Detections:
+        """`padding` is bool (B, H, W), True = padded pixel, or None where nothing is.
+
+        `more` are N queries after the model's own, for training: contents and positions (B, N, D), and which of all
+        Q + N may read which, (B, 1, Q + N, Q + N).
+        """
         encoded, position, mask, _ = self.encode(images, padding)
-        x = torch.zeros_like(self.queries).expand(len(images), -1, -1)  # (B, Q, D)
+        queries: Tensor = self.queries
+        x, among = torch.zeros_like(queries).expand(len(images), -1, -1), None  # (B, Q, D)
+        if more is not None:
+            x, among = torch.cat([x, more[0]], dim=1), more[2]
+            queries = torch.cat([queries.expand_as(x[:, : len(queries)]), more[1]], dim=1)
         layers = []
         for block in self.decoder:
-            x = block(x, self.queries, encoded, position, mask)
+            x = block(x, queries, encoded, position, mask, among=among)
             layers.append(self.norm(x))
         read = torch.stack(layers)  # (L, B, Q, D)
         return Detections(self.head["classes"](read), self._boxes(read))
@@ -126,11 +146,11 @@ class Detr(nn.Module):
         return weights.mean(1).unflatten(-1, grid)  # (B, Q, h, w)
 
     def reset_head(self, num_classes: int) -> None:
-        """Put new class logits for `num_classes` in place, zero; boxes and queries stay."""
+        """Put new class logits for `num_classes` in place, zero (`focal`: at their start); boxes and queries stay."""
         old: Any = self.head["classes"]
         new = nn.Linear(old.in_features, num_classes + 1, device=old.weight.device, dtype=old.weight.dtype)
         nn.init.zeros_(new.weight)
-        nn.init.zeros_(new.bias)
+        nn.init.constant_(new.bias, _PRIOR if self.focal else 0.0)
         self.head["classes"] = new
         self.num_classes = num_classes
 

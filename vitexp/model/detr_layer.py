@@ -94,18 +94,28 @@ class DecoderBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, queries: Tensor, encoded: Tensor, position: Tensor, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        queries: Tensor,
+        encoded: Tensor,
+        position: Tensor,
+        mask: Tensor | None = None,
+        *,
+        among: Tensor | None = None,
     ) -> Tensor:
-        """`queries` (Q, D) are the positions of x; `position` (B, N, D) those of `encoded` (B, N, D)."""
-        x = self.read_each_other(x, queries)
+        """`queries` (Q, D) are the positions of x; `position` (B, N, D) those of `encoded` (B, N, D).
+
+        `mask` says which cells may be read, `among` which query may read which: (B, 1, Q, Q), or None for all.
+        """
+        x = self.read_each_other(x, queries, among)
         read = self.cross_attention(x + queries, encoded + position, encoded, mask)
         x = self.norm2(x + self.dropout(read))
         return self.norm3(x + self.dropout(self.mlp(x)))
 
-    def read_each_other(self, x: Tensor, queries: Tensor) -> Tensor:
+    def read_each_other(self, x: Tensor, queries: Tensor, among: Tensor | None = None) -> Tensor:
         """The first third."""
         placed = x + queries
-        return self.norm1(x + self.dropout(self.self_attention(placed, placed, x)))
+        return self.norm1(x + self.dropout(self.self_attention(placed, placed, x, among)))
 
     def cross_weights(
         self, x: Tensor, queries: Tensor, encoded: Tensor, position: Tensor, mask: Tensor | None

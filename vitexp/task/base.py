@@ -19,7 +19,7 @@ class Task(LightningModule):
     """
 
     monitor: ClassVar[tuple[str, int]]
-    means: ClassVar[tuple[str, ...]]
+    means: tuple[str, ...]
 
     def __init__(
         self,

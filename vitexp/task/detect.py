@@ -4,7 +4,7 @@ Average precision is torchmetrics' with the faster-coco-eval backend, which equa
 `val/map` and the like are fractions; -1 where there is nothing to find (no small object, say), as COCO has it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from vitexp.detection.criterion import Criterion, cardinality_error, class_error
+from vitexp.detection.denoising import Denoising
 from vitexp.detection.padding import padding_of
 from vitexp.detection.postprocess import detections
 from vitexp.detection.precision import Precision, precision
@@ -45,10 +46,18 @@ class Detect(Task):
     Args:
         criterion: the loss; its matcher says whether class scores are sigmoids (`focal`).
         backbone_rate: learning rate of `model.backbone` over that of the rest.
+        denoising: settings of `Denoising`, to train with its queries too; 0 groups are off.
     """
 
     monitor = ("val/map", 1)
-    means = ("train/loss", "train/class", "train/l1", "train/giou", "train/class_error", "train/cardinality_error")
+    means: tuple[str, ...] = (
+        "train/loss",
+        "train/class",
+        "train/l1",
+        "train/giou",
+        "train/class_error",
+        "train/cardinality_error",
+    )
 
     def __init__(
         self,
@@ -59,6 +68,7 @@ class Detect(Task):
         num_classes: int,
         criterion: Criterion,
         backbone_rate: float,
+        denoising: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(model=model, optimizer=optimizer, schedule=schedule)
         if not hasattr(model, "look"):
@@ -67,6 +77,11 @@ class Detect(Task):
                 "that does; use model=detr_r50, or model=detr with it as backbone="
             )
         self.criterion, self.num_classes, self.backbone_rate = criterion, num_classes, backbone_rate
+        queries: Any = model.queries
+        self.denoising: Denoising | None = None
+        if denoising is not None and denoising["groups"] != 0:
+            self.denoising = Denoising(dim=queries.shape[1], num_classes=num_classes, **denoising)
+            self.means = (*self.means, "train/denoising")
         # Of the last evaluated batch: detections of each image, and the boxes of all queries (B, Q, 4).
         self.found: list[dict[str, Tensor]] = []
         self.query_boxes: Tensor | None = None
@@ -86,11 +101,14 @@ class Detect(Task):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Loss of one micro-batch, all layers, and the sums that the epoch's means are made of."""
         images, targets = batch
-        logits, boxes = self._run(self.model, images, targets)
+        more = () if self.denoising is None else (self.denoising(targets, self._num_queries),)
+        logits, boxes = self._run(self.model, images, targets, *more)
+        logits, boxes, extra = self._denoise(logits, boxes, targets)
         loss, parts, matched = self.criterion(logits, boxes, targets)
+        loss = sum(extra, loss)
         with torch.no_grad():
             errors = [class_error(logits, targets, matched), cardinality_error(logits, targets)]
-            self.add_to_means([value * len(images) for value in (loss, *parts, *errors)], len(images))
+            self.add_to_means([value * len(images) for value in (loss, *parts, *errors, *extra)], len(images))
             self.last_loss = loss.detach()
         return {"loss": loss}
 
@@ -125,10 +143,28 @@ class Detect(Task):
 
     def groups(self, *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """The backbone, then the rest; all of it decays, as the authors have it."""
-        return backbone_groups(self.model, lr=lr, weight_decay=weight_decay, backbone_rate=self.backbone_rate)
+        groups = backbone_groups(self.model, lr=lr, weight_decay=weight_decay, backbone_rate=self.backbone_rate)
+        if self.denoising is not None:
+            names, parameters = zip(*self.denoising.named_parameters(prefix="denoising"), strict=True)
+            more = {"params": list(parameters), "names": list(names), "lr": lr, "weight_decay": weight_decay}
+            groups.append(more)
+        return groups
 
-    def _run(self, model: nn.Module, images: Tensor, targets: Sequence[Target]) -> Any:
-        return model(images, _padding(images, targets))
+    @property
+    def _num_queries(self) -> int:
+        model: Any = self.model
+        return len(model.queries)
+
+    def _denoise(self, logits: Tensor, boxes: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """What the model's own queries say, and, with denoising, the loss of the others."""
+        if self.denoising is None:
+            return logits, boxes, []
+        own, noised = slice(None, self._num_queries), slice(self._num_queries, None)
+        extra = self.denoising.loss(logits[:, :, noised], boxes[:, :, noised], targets, self.criterion)
+        return logits[:, :, own], boxes[:, :, own], [extra]
+
+    def _run(self, model: nn.Module, images: Tensor, targets: Sequence[Target], *more: Any) -> Any:
+        return model(images, _padding(images, targets), *more)
 
     def _detections(self, logits: Tensor, boxes: Tensor, targets: Sequence[Target]) -> list[dict[str, Tensor]]:
         sizes = [target["original_size"] for target in targets]
