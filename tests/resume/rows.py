@@ -45,6 +45,9 @@ OPTIONS = {
     "batch norms averaged": (*MODELS["efficientvit"], "trainer.ema=0.9", "trainer.accumulate=2"),
     "every optimizer": (*MODELS["vit"], "optimizer=lamb", "schedule=step"),
     "validated every other epoch": (*MODELS["vit"], "trainer.validate_every=2"),
+    "images of one size a batch": (*MODELS["mobilevit"], "data.sampler=multi_scale"),
+    "images packed": (*MODELS["navit"], "data.sampler=packed", "trainer.accumulate=2"),
+    "query denoising": (*MODELS["detr"], "task.denoising.groups=2"),
 }
 ROWS = {**MODELS, **REGIMES, **OPTIONS}
 # Nothing trains in these, so nothing resumes.
