@@ -44,36 +44,6 @@ def tiny_detr(*, backbone: Any = None, seed: int = 0, **options: Any) -> Detr:
     return Detr(backbone=backbone or tiny_resnet(), **(settings | options))
 
 
-def hugging_face(model: Detr, backbone: str, *, position: str = "sine") -> Any:
-    """Its DETR of the same geometry; `backbone` is timm's name of the same ResNet."""
-    from transformers import DetrConfig, DetrForObjectDetection
-
-    dim, mlp_dim = model.queries.shape[1], model.encoder[0].mlp.fc1.out_features
-    heads = model.encoder[0].attention.variant.num_heads
-    config = DetrConfig(
-        backbone_config={
-            "model_type": "timm_backbone",
-            "backbone": backbone,
-            "num_channels": 3,
-            "features_only": True,
-            "use_pretrained_backbone": False,
-            "out_indices": [1, 2, 3, 4],
-        },
-        num_labels=model.num_classes,
-        num_queries=len(model.queries),
-        d_model=dim,
-        encoder_layers=len(model.encoder),
-        decoder_layers=len(model.decoder),
-        encoder_attention_heads=heads,
-        decoder_attention_heads=heads,
-        encoder_ffn_dim=mlp_dim,
-        decoder_ffn_dim=mlp_dim,
-        position_embedding_type=position,
-        auxiliary_loss=True,
-    )
-    return DetrForObjectDetection(config).eval()
-
-
 def padded_batch(*, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Two images of different size in one batch, and the padding of the second."""
     torch.manual_seed(seed)

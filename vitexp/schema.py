@@ -41,7 +41,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "precision": ("auto", "32", "bf16", "16", "64"),
     "select": ("last", "best"),
     "benchmark.what": ("model", "runner", "start", "data", "regimes", "packing"),
-    "benchmark.against": ("timm", "none"),
+    "benchmark.against": ("timm", "hf", "none"),
     "to": ("safetensors", "timm", "onnx"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.channels_last": ("auto", True, False),
@@ -112,8 +112,9 @@ BELOW_ONE = ("data.val_fraction", "data.test_fraction", "trainer.ema")
 # detector: parameters with COCO's 91 ids, image_size as [height, width], and COCO's average precision in percent.
 REFERENCE = ("parameters", "image_size", "mean", "std", "gmacs", "paper", "top1", "source", "timm", "ap")
 
-# what: model, runner, start, data, regimes or packing. against: timm or none; peer: timm's name of the same model, null
-# = what the model file says. batch_size: of what=model where bs= says nothing. repeats: rounds, one turn each.
+# what: model, runner, start, data, regimes or packing. against: timm, hf (of a detector) or none; peer: timm's name of
+# the same model, null = what the model file says. batch_size: of what=model where bs= says nothing, 1 of a detector.
+# repeats: rounds, one turn each.
 BENCHMARK = {"what": "model", "against": "timm", "peer": None, "batch_size": 16, "repeats": 7}
 
 

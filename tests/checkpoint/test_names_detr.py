@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import randomise
-from tiny_detr import hugging_face, tiny_detr, tiny_resnet
+from tiny_detr import tiny_detr, tiny_resnet
 
 from vitexp.build import build_model
 from vitexp.checkpoint.load import load_weights
 from vitexp.checkpoint.names_detr import to_hf, to_timm
 from vitexp.config import compose
 from vitexp.errors import CheckpointError, ConfigError
+from vitexp.speed.detector import hugging_face
 
 
 def older_hf(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -39,7 +40,7 @@ def test_every_naming_loads_wholly(naming, position: str, tmp_path: Path) -> Non
 
 def test_hugging_face_writes_these_names() -> None:
     model = tiny_detr(backbone=tiny_resnet(blocks=2))
-    assert to_hf(model.state_dict()).keys() == hugging_face(model, "resnet26").state_dict().keys()
+    assert to_hf(model.state_dict()).keys() == hugging_face(model).state_dict().keys()
 
 
 def test_other_classes_drop_the_class_head_and_say_so(tmp_path: Path) -> None:

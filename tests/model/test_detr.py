@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 import torch
 from tiny import randomise, tiny_vit
-from tiny_detr import SOFTMAX, hugging_face, padded_batch, tiny_detr, tiny_resnet
+from tiny_detr import SOFTMAX, padded_batch, tiny_detr, tiny_resnet
 
 from vitexp.checkpoint.load import export_names
-from vitexp.checkpoint.names_detr import to_hf
 from vitexp.detection.criterion import Criterion
 from vitexp.detection.matcher import Matcher
 from vitexp.errors import ConfigError
 from vitexp.model.detr import Detr
 from vitexp.model.resnet import ResNet
+from vitexp.speed.detector import hugging_face
 
 TARGETS = [
     {"labels": torch.tensor([1, 3]), "boxes_cxcywh": torch.tensor([[0.4, 0.5, 0.3, 0.2], [0.7, 0.2, 0.1, 0.3]])},
@@ -24,7 +24,6 @@ TARGETS = [
 
 def assert_equal_to_hugging_face(model: Detr, reference: Any) -> None:
     """Logits, boxes and each layer's losses on two images of different size in one batch."""
-    reference.load_state_dict(to_hf(model.state_dict()))
     images, padding = padded_batch()
     labels = [{"class_labels": t["labels"], "boxes": t["boxes_cxcywh"]} for t in TARGETS]
     with torch.no_grad():
@@ -44,7 +43,7 @@ def assert_equal_to_hugging_face(model: Detr, reference: Any) -> None:
 @pytest.mark.parametrize("position", ["sine", "learned"])
 def test_equals_hugging_face(position: str) -> None:
     model = tiny_detr(backbone=tiny_resnet(blocks=2), position=position)
-    assert_equal_to_hugging_face(model, hugging_face(model, "resnet26", position=position))
+    assert_equal_to_hugging_face(model, hugging_face(model))
 
 
 @pytest.mark.slow
@@ -62,7 +61,7 @@ def test_the_published_size_equals_hugging_face() -> None:
         num_classes=91,
         refine_boxes=False,
     )
-    assert_equal_to_hugging_face(model, hugging_face(model, "resnet50"))
+    assert_equal_to_hugging_face(model, hugging_face(model))
 
 
 def test_shapes_of_every_layer() -> None:

@@ -20,6 +20,7 @@ from vitexp.checkpoint.load import export_names
 from vitexp.command import Command
 from vitexp.errors import ConfigError
 from vitexp.layer.drop_path import DropPath
+from vitexp.speed.detector import time_detector
 from vitexp.speed.place import autocast, device_of, place_name, waiting
 from vitexp.speed.report import TIMES, Report, milliseconds
 from vitexp.timing import alternate
@@ -35,6 +36,8 @@ def time_model(command: Command) -> Report:
     Raises:
         ConfigError: timm is not installed, has no such model, or its model is another one.
     """
+    if command.cfg.chosen.task == "detect":
+        return time_detector(command, without_drops=without_drops)
     cfg = native(command)
     device, title = device_of(cfg), _title(cfg)
     torch.manual_seed(cfg.seed)
@@ -135,6 +138,8 @@ def _peer(cfg: DictConfig, ours: nn.Module) -> dict[str, nn.Module]:
     """Timm's model of the same weights, under `timm`; nothing with `against=none`."""
     if cfg.benchmark.against == "none":
         return {}
+    if cfg.benchmark.against == "hf":
+        raise ConfigError("benchmark against=hf is for detectors, such as model=detr_r50; use against=timm or none")
     name = cfg.benchmark.peer or cfg.reference.timm
     if name is None:
         raise ConfigError(
