@@ -163,7 +163,7 @@ def test_transfer_tests_and_tunes_at_other_sizes(trained: Path, monkeypatch) -> 
 NONSENSE = {
     "analyze": "analyze needs an analysis; none was chosen; use analysis=amplitude",
     "analyze analysis=similarity analysis.tau=1.5": "use a value from 0 to 1",
-    "analyze analysis=similarity analysis.split=tset": "use train, val, test",
+    "analyze analysis=similarity analysis.split=tset": "use train, val or test",
     "analyze analysis=similarity run=nosuchrun": "matches no run",
     "analyze analysis=similarity analysis.num_images=0": "use a value above 0",
     "prune": "prune needs a trained model",

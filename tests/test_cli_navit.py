@@ -102,12 +102,9 @@ def test_multi_scale_resumes_to_the_same_bits(tmp_path: Path, monkeypatch) -> No
     assert outcomes[0] == outcomes[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "extra",
-    [
-        ["trainer.accumulate=2", "data.packing.aspect=0.3"],
-        pytest.param(["augment.geometry=none"], marks=pytest.mark.slow),
-    ],
+    "extra", [["trainer.accumulate=2", "data.packing.aspect=0.3"], ["augment.geometry=none"]], ids=["cut", "whole"]
 )
 def test_a_killed_run_resumes_to_the_same_bits(extra: list[str], tmp_path: Path, monkeypatch) -> None:
     arguments = [*SMALL, "trainer.checkpoint_seconds=0", "trainer.log_every=1", "data.packing.drop.kind=beta", *extra]

@@ -112,6 +112,7 @@ def test_what_the_system_has_run_out_of_is_exit_6(
     assert "Traceback" not in message
 
 
+@pytest.mark.slow
 def test_a_job_of_a_sweep_is_the_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing leaks from one job into the next: the second of a sweep has the weights of the same run by itself."""
     monkeypatch.chdir(tmp_path)
