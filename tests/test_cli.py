@@ -201,8 +201,12 @@ def train_killed_at(step: int, monkeypatch, arguments: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "extra",
-    [[], ["trainer.ema=0.9"], ["trainer.accumulate=2", "augment=strong"], ["attention=reattention"]],
-    ids=" ".join,
+    [
+        pytest.param([], id="plain"),
+        pytest.param(["trainer.ema=0.9"], id="average"),
+        pytest.param(["trainer.accumulate=2", "augment=strong"], id="cut and mixed", marks=pytest.mark.slow),
+        pytest.param(["attention=reattention"], id="reattention", marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_run_resumes_to_the_same_bits(extra: list[str], tmp_path: Path, monkeypatch) -> None:
     arguments = [*SMALL, "quiet=true", "trainer.checkpoint_seconds=0", "trainer.log_every=1", *extra]
