@@ -12,6 +12,7 @@ from vitexp import build, microbatch
 from vitexp.cli import main
 from vitexp.config import compose
 from vitexp.errors import ConfigError, ResourceError
+from vitexp.kept import keeping
 from vitexp.microbatch import find_accumulate, kept_bytes, require_findable
 from vitexp.run import find
 
@@ -20,19 +21,18 @@ FAMILIES = ("vit_nano", "efficientvit_m0", "swinv2", "mobilevit_xxs")
 
 
 def _really_kept(model: torch.nn.Module, images: Tensor) -> int:
-    owned = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in owned:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
     model.train()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with keeping([*model.parameters(), *model.buffers()]) as kept:
         model(images)
-    return sum(kept.values())
+    return kept.num_bytes
+
+
+def test_each_storage_counts_once_and_what_is_owned_not_at_all() -> None:
+    """X * x keeps x twice, the product with the weight both; the weight was there before."""
+    x, weight = torch.randn(10, requires_grad=True), torch.randn(10, requires_grad=True)
+    with keeping([weight]) as kept:
+        (x * x)[:5] * weight[:5]
+    assert kept.num_bytes == 2 * 10 * 4
 
 
 @pytest.mark.parametrize("name", FAMILIES)

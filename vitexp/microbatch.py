@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
 
 from vitexp.errors import ConfigError, ResourceError
+from vitexp.kept import keeping
 from vitexp.machine import free_on
 
 AUTO = "auto"
@@ -72,24 +73,15 @@ def kept_bytes(model: nn.Module, shape: tuple[int, int, int, int]) -> int:
     state = {name: tensor.detach().to("meta") for name, tensor in model.named_buffers()}
     for name, parameter in model.named_parameters():
         state[name] = parameter.detach().to("meta").requires_grad_(parameter.requires_grad)
-    owned = {tensor.untyped_storage()._cdata for tensor in state.values()}
-    kept: dict[int, tuple[Tensor, int]] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in owned:
-            kept[storage._cdata] = (tensor, storage.nbytes())  # held, so that no other storage gets its number
-        return tensor
-
     training = [module.training for module in model.modules()]
     model.train()
     try:
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with keeping(state.values()) as kept:
             functional_call(model, state, (torch.empty(shape, device="meta"),))
     finally:
         for module, was in zip(model.modules(), training, strict=True):
             module.training = was
-    return sum(count for _, count in kept.values())
+    return kept.num_bytes
 
 
 def _divisors(number: int) -> Iterator[int]:

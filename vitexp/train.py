@@ -1,5 +1,6 @@
 """`vitexp [train]`: build everything, then make the run folder, then train."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def train(command: Command) -> dict[str, Any]:
     model = build.build_model(cfg, notes=notes)
     if cut:
         cfg.trainer.accumulate = find_accumulate(cfg, model)
-        data = build.build_data(cfg)
+        data.batches = replace(data.batches, accumulate=cfg.trainer.accumulate)
     task = build.build_task(cfg, model)
     if cfg.regime.get("cache"):
         require_still(data.augment)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from vitexp import build
 from vitexp.command import Command
 from vitexp.config import compose
+from vitexp.kept import keeping
 from vitexp.machine import free_on
 from vitexp.optim.group import parameter_groups
 from vitexp.speed.model import native
@@ -152,17 +153,8 @@ def _peak(step: Callable[[], object], device: torch.device) -> list[float]:
 
 def _kept_bytes(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Megabytes that a forward pass in training keeps for the backward pass, parameters not counted."""
-    owned = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in owned:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
     model.train()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with keeping(model.parameters()) as kept:
         loss = F.cross_entropy(model(images), labels)
     del loss
-    return round(sum(kept.values()) / 1e6, 1)
+    return round(kept.num_bytes / 1e6, 1)
