@@ -27,6 +27,7 @@ CFG = OmegaConf.create(
         (OSError(errno.ENOSPC, "No space left on device", "outputs/a"), "outputs/a: No space left on device"),
         (OSError(errno.ENOSPC, "No space left on device"), "free space"),
         (PermissionError(errno.EACCES, "Permission denied", "outputs/b"), "fix the permission"),
+        (RuntimeError("[pair.cc:561] Connection closed by peer [127.0.0.1]:1"), "`vitexp resume` continues"),
         (
             RuntimeError("[enforce fail at inline_container.cc:1] . PytorchStreamWriter failed: file write failed"),
             "free",

@@ -1,4 +1,4 @@
-"""Memory, disk and permission that give out, in whatever words they are reported: one error, which says what to free.
+"""Memory, disk, permission, processes that give out, in whatever words: one error, which says what to free.
 
 Nothing here imports torch: where it has not been imported, nothing of it can have been raised.
 """
@@ -18,6 +18,8 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, err
 _MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE)
 # What torch says so of a file that could not be written.
 _FILE = re.compile(r"No space left|Disk quota|Permission denied|Read-only file system|file write failed", re.IGNORECASE)
+# What torch says in a RuntimeError where another process of the run no longer answers.
+_PEER = re.compile(r"Connection (closed|reset) by peer|remote (worker|process)|Broken pipe", re.IGNORECASE)
 
 
 @contextmanager
@@ -42,6 +44,11 @@ def resource_error(cfg: DictConfig, error: Exception) -> ResourceError | None:
         return _memory(cfg, text)
     if (isinstance(error, OSError) and error.errno in _DISK) or _says(error, _FILE, text):
         return _disk(cfg, error, text)
+    if _says(error, _PEER, text):
+        return ResourceError(
+            f"a process of the run no longer answers, perhaps killed for memory ({text}); `vitexp resume` continues the"
+            " run; where it is killed again, lower bs= or size="
+        )
     return None
 
 
