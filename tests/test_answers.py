@@ -130,10 +130,15 @@ def test_a_gpu_that_is_not_here_is_exit_2(tmp_path: Path, capsys) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("verb", "resumes"), [("train", True), ("benchmark", False), ("evaluate", False)])
-def test_only_what_can_be_resumed_is_said_to_be(verb: str, resumes: bool, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize(
+    ("verb", "in_run", "resumes"),
+    [("train", True, True), ("train", False, False), ("benchmark", False, False), ("evaluate", True, False)],
+)
+def test_only_what_can_be_resumed_is_said_to_be(verb: str, in_run: bool, resumes: bool, monkeypatch, capsys) -> None:
     def stopped(arguments):
-        raise Interrupted(signal.SIGTERM)
+        interrupted = Interrupted(signal.SIGTERM)
+        interrupted.in_run = in_run
+        raise interrupted
 
     monkeypatch.setattr(cli, "dispatch", stopped)
     assert main([verb, "seed=1"]) == 143

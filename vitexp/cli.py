@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VitexpError as error:
         return _fail(error)
     except Interrupted as stopped:
-        _say(f"{stopped}{_how_to_go_on(arguments)}", style="yellow")
+        _say(f"{stopped}{_how_to_go_on(arguments, stopped)}", style="yellow")
         return stopped.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -110,10 +110,11 @@ def _split_verb(words: list[str]) -> tuple[str, list[str]]:
     return "train", words
 
 
-def _how_to_go_on(arguments: list[str]) -> str:
+def _how_to_go_on(arguments: list[str], stopped: Interrupted) -> str:
     if {"-m", "--multirun"} & set(arguments):
         return "; the same command continues the sweep"
-    return "; `vitexp resume` continues the run" if _split_verb(arguments)[0] in ("train", "resume") else ""
+    resumes = stopped.in_run and _split_verb(arguments)[0] in ("train", "resume")
+    return "; `vitexp resume` continues the run" if resumes else ""
 
 
 def _hand_to_hydra(flags: list[str], words: list[str]) -> int:

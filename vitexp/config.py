@@ -287,7 +287,8 @@ def _check_type(override: Override, shipped: DictConfig) -> None:
     if before in (None, "auto") or number_as_text or _same_kind(before, after):
         return
     given = f"{key}={_text(after)} is {_kind(after)}"
-    raise ConfigError(f"{given}; {key} takes {_kind(before)}, as in {key}={_example(before)}")
+    found = " or auto" if f"{key}=auto" in AUTO_BATCH else ""
+    raise ConfigError(f"{given}; {key} takes {_kind(before)}{found}, as in {key}={_example(before)}")
 
 
 def _same_kind(before: Any, after: Any) -> bool:

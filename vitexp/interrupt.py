@@ -15,6 +15,8 @@ class Interrupted(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
         self.signum = signum
+        # Whether it came while a run folder was held, so that there is a run to continue.
+        self.in_run = False
 
     @property
     def exit_code(self) -> int:

@@ -330,6 +330,7 @@ def working(run: Run) -> Iterator[None]:
         try:
             yield
         except Interrupted as stopped:
+            stopped.in_run = True
             outcome = {"state": "interrupted", "exit_code": stopped.exit_code, "reason": str(stopped)}
             raise
         except BaseException as error:
