@@ -5,6 +5,9 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$name && break; done)
 
+# One process of tests a core, up to four: each holds torch and a few GiB.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist worksteal
+
 .PHONY: help demo test test-all lint format lock clean
 
 help: ## this list
@@ -14,10 +17,10 @@ demo: $(STAMP) ## train the default ViT on the bundled digits (seconds)
 	$(BIN)/vitexp
 
 test: $(STAMP) ## the tests that CI runs (minutes)
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 test-all: $(STAMP) ## all tests, slow proofs included
-	$(BIN)/pytest -m "not gpu or gpu"
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not gpu or gpu"
 
 lint: $(STAMP) ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check .

@@ -4,10 +4,12 @@ Nothing here imports torch: help, `--cfg`, spelling and type errors answer at on
 options are their files, and the shipped value of a key is its type.
 """
 
+import copy
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +97,12 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] 
     for override in parsed:
         _check_syntax(override, extra)
     search = [f"hydra.searchpath=[{','.join(_quote('file://' + str(folder)) for folder in extra)}]"] if extra else []
-    chosen = [o.input_line or "" for o in parsed if _is_choice(o)]
-    valued = [o for o in parsed if not _is_choice(o)]
-    cfg = _compose(search + chosen)
-    if valued:
-        _check_keys(valued, cfg)
-        for override in valued:
-            _check_type(override, cfg)
-        cfg = _compose(search + [o.input_line or "" for o in parsed])
+    valued = [o for o in parsed if not o.key_or_group.startswith("hydra") and not _is_choice(o)]
+    cfg = _choose(search + [o.input_line or "" for o in parsed if o not in valued], extra)
+    _check_keys(valued, cfg)
+    for override in valued:
+        _check_type(override, cfg)
+    _set(cfg, valued)
     _place_backbone(cfg, search, extra)
     check_values(cfg)
     return cfg
@@ -114,7 +114,7 @@ def _place_backbone(cfg: DictConfig, search: list[str], extra: Sequence[Path]) -
     if not isinstance(name, str):
         return
     check_option("model", name, extra)
-    node: Any = OmegaConf.to_container(_compose([*search, f"model={name}"]).model, resolve=False)
+    node: Any = OmegaConf.to_container(_choose([*search, f"model={name}"], extra).model, resolve=False)
     if "backbone" in node:
         raise ConfigError(f"backbone={name} is a detector itself; use a classification model such as backbone=vit_ti16")
     text = re.sub(r"(\$\{|oc\.select:)model\.", r"\1model.backbone.", OmegaConf.to_yaml(OmegaConf.create(node)))
@@ -231,7 +231,15 @@ def _no_other_hydra() -> Iterator[None]:
         GlobalHydra.instance().hydra = running
 
 
-def _compose(overrides: Sequence[str]) -> DictConfig:
+def _choose(choices: Sequence[str], extra: Sequence[Path]) -> DictConfig:
+    """What Hydra composes for the choices of options, without the values: most of the time that composing takes."""
+    files = [path.stat() for root in (conf_dir(), *extra) for path in root.glob("**/*.yaml")]
+    return copy.deepcopy(_compose(tuple(choices), tuple((file.st_ino, file.st_mtime_ns, file.st_size) for file in files)))
+
+
+@lru_cache(maxsize=64)
+def _compose(overrides: tuple[str, ...], files: tuple[tuple[int, ...], ...]) -> DictConfig:
+    """Kept for as long as the `files` stay as they are: notebooks, sweeps and reports compose the same again."""
     with _no_other_hydra(), initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         try:
             cfg = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
@@ -245,11 +253,19 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
     return cfg
 
 
+def _set(cfg: DictConfig, valued: Sequence[Override]) -> None:
+    for override in valued:
+        try:
+            OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"cannot set {override.input_line}: {first_line(error)}") from error
+
+
 def _check_keys(valued: list[Override], shipped: DictConfig) -> None:
     known = set(flatten(shipped))
     for override in valued:
         key = override.key_or_group
-        if not key.startswith("hydra") and key not in known:
+        if key not in known:
             names = [*known, *ALIASES, *GROUPS]
             raise ConfigError(f"unknown key '{key}'{_nearest(key, names)}; `vitexp --cfg job` shows all keys")
 
@@ -278,7 +294,7 @@ def check_option(group: str, option: str, extra: Sequence[Path] = ()) -> None:
 def _check_type(override: Override, shipped: DictConfig) -> None:
     """A value keeps the type that the shipped file gives it: an int for a float will do; null, auto, ${} are free."""
     key, after = override.key_or_group, override.value()
-    if key.startswith("hydra") or after is None or "${" in _text(after):
+    if after is None or "${" in _text(after):
         return
     before = OmegaConf.select(shipped, key)
     if f"{key}={_text(after)}" in AUTO_BATCH.values():
