@@ -16,7 +16,16 @@ from vitexp.kept import keeping
 from vitexp.microbatch import find_accumulate, kept_bytes, require_findable
 from vitexp.run import find
 
-SMALL = ["model=vit_nano", "model.depth=1", "data=fake", "bs=32", "epochs=1", "logger=none", "seed=3"]
+SMALL = [
+    "model=vit_nano",
+    "model.depth=1",
+    "data=fake",
+    "bs=32",
+    "epochs=1",
+    "logger=none",
+    "seed=3",
+    "data.sizes=[64,32,32]",
+]
 FAMILIES = ("vit_nano", "efficientvit_m0", "swinv2", "mobilevit_xxs")
 
 

@@ -49,7 +49,9 @@ def whole(words: Sequence[str], place: Path) -> dict[str, str]:
     return outcome(place)
 
 
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "memory" else name for name in CHAINS]
+)
 def test_a_run_killed_at_every_point_in_turn_ends_the_same(name: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     images(tmp_path / "images")
@@ -67,7 +69,7 @@ def test_a_run_killed_at_every_point_in_turn_ends_the_same(name: str, tmp_path: 
 @pytest.mark.parametrize(
     ("campaign", "said"),
     [
-        (["kills", "--runs=4"], "mismatches 0"),
+        (["kills", "--runs=2"], "mismatches 0"),
         pytest.param(["kills", "--runs=40"], "mismatches 0", marks=pytest.mark.slow),
         pytest.param(["writes", "--runs=100"], "kills inside a write 100, unreadable 0", marks=pytest.mark.slow),
         pytest.param(["disk", "--runs=20"], "unreadable or unreported 0", marks=pytest.mark.slow),
