@@ -4,7 +4,6 @@ A configuration is data, perhaps a stranger's: a `_target_` is called only if `v
 """
 
 import copy
-import json
 import logging
 import warnings
 from collections.abc import Sequence
@@ -19,9 +18,10 @@ from torch import nn
 from vitexp.checkpoint.adapter import put_adapter
 from vitexp.checkpoint.load import load_weights
 from vitexp.checkpoint.read import read_metadata
-from vitexp.errors import ConfigError, VitexpError
+from vitexp.errors import CheckpointError, ConfigError, VitexpError
 from vitexp.seeding import mix
 from vitexp.stranger import first_line
+from vitexp.strict_json import parse_json
 from vitexp.trusted import require_known
 
 _INIT = 101  # stream of the random numbers that initialise weights
@@ -131,8 +131,10 @@ def _backbone(model: nn.Module) -> nn.Module:
 def _narrow(cfg: DictConfig) -> Any:
     """What makes a new model as narrow as the pruned one whose weights it gets; None if it was not pruned."""
     if cfg.get("pruned") is None and cfg.checkpoint is not None:
-        layers = json.loads(read_metadata(cfg.checkpoint).get("pruned", "null"))
-        if layers is not None:
+        text = read_metadata(cfg.checkpoint).get("pruned")
+        if text is not None:
+            what = f"the widths in {cfg.checkpoint}"
+            layers = parse_json(text, object, source=what, error=CheckpointError, advice="copy the file again")
             node = {"_target_": "vitexp.model.narrow.Narrow", "layers": layers}
             OmegaConf.update(cfg, "pruned", node, force_add=True)
     return None if cfg.get("pruned") is None else make(cfg.pruned, trust=cfg.trust)

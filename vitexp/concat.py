@@ -3,7 +3,6 @@
 The run folder holds the adapters, not the base. `evaluate run=last` and `predict run=last` answer for all tasks.
 """
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vitexp import build
 from vitexp.checkpoint.adapter import Adapter
-from vitexp.checkpoint.read import read_tensors
+from vitexp.checkpoint.read import read_classes
 from vitexp.command import Command
 from vitexp.config import compose, to_yaml
 from vitexp.report.screen import print_notes, say, show
@@ -58,18 +57,9 @@ def _configuration(command: Command, adapters: list[Adapter]) -> DictConfig:
     cfg.regime = compose([f"regime={CONCAT}"]).regime
     cfg.regime.adapters = [str(adapter.path.resolve()) for adapter in adapters]
     cfg.chosen.regime = CONCAT
-    if (classes := base_classes(cfg)) is not None:
+    if (classes := read_classes(cfg.checkpoint)) is not None:
         cfg.model.num_classes = len(classes)  # so that the base keeps its own head, and answers too
     return cfg
-
-
-def base_classes(cfg: DictConfig) -> list[str] | None:
-    """Class names that the base's file states; None for a foreign file."""
-    if not str(cfg.checkpoint).endswith(".safetensors"):
-        return None
-    _, metadata = read_tensors(cfg.checkpoint)
-    names: list[str] | None = json.loads(metadata["classes"]) if "classes" in metadata else None
-    return names
 
 
 def _keep(run: Run, cfg: DictConfig, adapters: list[Adapter], names: list[str]) -> None:

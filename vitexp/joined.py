@@ -11,8 +11,8 @@ from torch import Tensor
 from vitexp import build
 from vitexp.callback.progress import Progress
 from vitexp.checkpoint.adapter import Adapter, read_adapter
+from vitexp.checkpoint.read import read_classes
 from vitexp.command import Command
-from vitexp.concat import base_classes
 from vitexp.errors import ConfigError
 from vitexp.reopen import reopen
 from vitexp.report.screen import print_notes, say, show
@@ -57,7 +57,7 @@ def predict_joined(command: Command, run: Run, paths: list[Path], *, allowed: tu
     """Label images for all tasks, and for the base if its classes are known, in one pass; `predictions.csv`."""
     cfg, adapters, model = _open(command, run, allowed=allowed, verb="predict")
     classes = {name: adapter.about["classes"] for name, adapter in zip(model.names, adapters, strict=True)}
-    if (own := base_classes(cfg)) is not None:
+    if (own := read_classes(cfg.checkpoint)) is not None:
         classes[""] = own
     data = build.make(rules_of(adapters[0]).data.module)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in classes}

@@ -4,7 +4,6 @@ A detector gives boxes instead: see `predict_boxes`.
 """
 
 import csv
-import json
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from vitexp import build
-from vitexp.checkpoint.read import read_tensors
+from vitexp.checkpoint.read import read_classes
 from vitexp.command import Command
 from vitexp.data.image import SUFFIXES
 from vitexp.errors import ConfigError, DataError
@@ -51,7 +50,7 @@ def predict(command: Command) -> dict[str, Any]:
     if (joined := joined_run(command)) is not None:
         return predict_joined(command, joined, paths, allowed=ALLOWED)
     run, cfg = open_for(command, allowed=ALLOWED, verb="predict")
-    classes = known_classes(cfg.get("adapter") or cfg.checkpoint)
+    classes = read_classes(cfg.get("adapter") or cfg.checkpoint)
     data = build.make(cfg.data.module, trust=cfg.trust)
     if classes is None:
         data.prepare_data()
@@ -93,15 +92,6 @@ def image_paths(pattern: str) -> list[Path]:
     if not candidates:
         raise DataError(f"image={pattern} matches no image file; give a file, a folder or a quoted glob")
     return sorted(candidates)
-
-
-def known_classes(checkpoint: str) -> list[str] | None:
-    """Class names that vitexp wrote into a weights file, or None."""
-    if not checkpoint.endswith(".safetensors"):
-        return None
-    _, metadata = read_tensors(checkpoint)
-    names: list[str] | None = json.loads(metadata["classes"]) if "classes" in metadata else None
-    return names
 
 
 def _label(task: Any, images: Any, paths: list[Path], classes: list[str]) -> list[dict[str, Any]]:

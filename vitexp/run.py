@@ -29,6 +29,7 @@ from vitexp.errors import CheckpointError, ConfigError, ResourceError, VitexpErr
 from vitexp.interrupt import Interrupted
 from vitexp.process import is_first
 from vitexp.stranger import read_rules
+from vitexp.strict_json import read_json
 
 log = logging.getLogger("vitexp")
 # The configuration with its interpolations, so that another verb can change one key and what depends on it follows.
@@ -257,11 +258,9 @@ def open_run(path: Path) -> Run:
     run = Run(path.resolve())
     file = path / "run.json"
     try:
-        run.record = json.loads(file.read_text())
+        run.record = read_json(file, dict, error=CheckpointError, advice="copy the run again, or remove its folder")
     except FileNotFoundError:
         raise CheckpointError(f"{path} holds no run (no run.json); `vitexp list runs` shows what there is") from None
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}") from error
     return run
 
 

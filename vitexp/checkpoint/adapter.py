@@ -17,6 +17,7 @@ from vitexp.checkpoint.fingerprint import digest
 from vitexp.checkpoint.read import load_torch, read_tensors, unwrap
 from vitexp.checkpoint.write import save_tensors
 from vitexp.errors import CheckpointError
+from vitexp.strict_json import parse_json
 
 ADAPTER = "adapter.safetensors"
 BASE = "base"  # key of the base's fingerprint, in a checkpoint and in an adapter's header
@@ -85,7 +86,11 @@ def read_adapter(source: str | Path) -> Adapter:
     tensors, metadata = read_tensors(path)
     if BASE not in metadata:
         raise CheckpointError(f"{path} holds weights, no adapter: it names no base; give it as checkpoint=")
-    return Adapter(path, tensors, {key: json.loads(value) for key, value in metadata.items()})
+    about = {
+        key: parse_json(value, object, source=f"{key} of {path}", error=CheckpointError, advice="copy it again")
+        for key, value in metadata.items()
+    }
+    return Adapter(path, tensors, about)
 
 
 def is_adapter(path: Path) -> bool:

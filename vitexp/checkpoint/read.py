@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vitexp.errors import CheckpointError, ConfigError
+from vitexp.strict_json import parse_json
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz")
 _HUB_FILE = "model.safetensors"
@@ -65,6 +66,14 @@ def read_metadata(source: str | Path) -> dict[str, str]:
         raise _unreadable(path, error) from error
     except (SafetensorError, *_DAMAGED) as error:
         raise _damaged(path, error) from error
+
+
+def read_classes(source: str | Path) -> list[str] | None:
+    """The names of the classes that a weights file of vitexp's states; None for any other."""
+    text = read_metadata(source).get("classes")
+    if text is None:
+        return None
+    return parse_json(text, list, source=f"classes of {source}", error=CheckpointError, advice="copy the file again")
 
 
 def load_torch(path: Path) -> Any:

@@ -8,7 +8,6 @@ Reading verifies the hash and never unpickles code.
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -20,6 +19,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from vitexp.checkpoint.read import load_torch
 from vitexp.errors import CheckpointError, ResourceError
 from vitexp.run import write_json
+from vitexp.strict_json import read_json
 
 SCHEMA = 1
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -88,14 +88,14 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 def manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """SHA-256 -> {step, epoch, batch, size, ...} of the files of a checkpoint folder."""
     try:
-        content = json.loads((folder / _MANIFEST).read_text())
+        content = read_json(folder / _MANIFEST, dict, error=CheckpointError, advice="copy the run again")
     except FileNotFoundError:
         return {}
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{folder / _MANIFEST} cannot be read: {error}") from error
     if content.get("schema", 0) > SCHEMA:
         raise CheckpointError(f"{folder} was written by a newer vitexp (schema {content['schema']}); update vitexp")
-    entries: dict[str, dict[str, Any]] = content["files"]
+    entries = content.get("files")
+    if not isinstance(entries, dict):
+        raise CheckpointError(f"{folder / _MANIFEST} lists no files; copy the run again")
     return entries
 
 

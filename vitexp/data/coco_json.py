@@ -1,22 +1,25 @@
 """COCO's annotation files: images, categories, and boxes as [left, top, width, height] in pixels."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vitexp import strict_json
 from vitexp.data.box_source import BoxReader, BoxSource
 from vitexp.errors import DataError
+
+# COCO's own largest file has 448 MB, LVIS's 1.1 GB; parsing takes several times that.
+MAX_BYTES = 4 * 2**30
 
 
 def read_json(file: Path) -> dict[str, Any]:
     """The file's content, with `images`, `annotations` and `categories`. Raises DataError."""
     try:
-        content = json.loads(file.read_bytes())
+        content: Any = strict_json.read_json(
+            file, object, error=DataError, advice="fetch it again", max_bytes=MAX_BYTES
+        )
     except FileNotFoundError:
         raise DataError(f"{file} is absent; it must hold COCO annotations: see data.root") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read as JSON ({error}); fetch it again") from error
     missing = [key for key in ("images", "annotations", "categories") if not isinstance(_get(content, key), list)]
     if missing:
         raise DataError(

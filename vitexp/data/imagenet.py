@@ -10,10 +10,10 @@ lists of labels, by the number in the file name. Images without a label there ar
 labels become bool (B, K): any of them is right.
 """
 
-import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from vitexp.data.scan import class_folders, scan
 from vitexp.data.source import FileSource, file_source
 from vitexp.data.split import hold_out
 from vitexp.errors import DataError
+from vitexp.strict_json import read_json
 
 _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")
 
@@ -152,14 +153,16 @@ def _many_hot(labels: list[int], num_classes: int) -> Tensor:
 
 
 def _read_real(file: Path, num_classes: int) -> list[list[int]]:
+    advice = "give the real.json of ReaL as data.real_labels="
     try:
-        lists = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"data.real_labels={file} cannot be read ({error}); give the real.json of ReaL") from error
+        lists: Any = read_json(file, object, error=DataError, advice=advice)
+    except FileNotFoundError:
+        raise DataError(f"data.real_labels={file} is absent; {advice}") from None
     good = isinstance(lists, list) and all(
         isinstance(labels, list) and all(isinstance(label, int) and 0 <= label < num_classes for label in labels)
         for labels in lists
     )
     if not good:
         raise DataError(f"data.real_labels={file} is no list of lists of labels 0..{num_classes - 1}; give real.json")
-    return lists
+    found: list[list[int]] = lists
+    return found

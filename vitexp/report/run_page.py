@@ -1,6 +1,5 @@
 """The page of one run: what was asked, how it went, what it got wrong, how to repeat it."""
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from vitexp.errors import CheckpointError
 from vitexp.report.metrics import read_metrics
 from vitexp.report.page import line, picture, render
 from vitexp.report.text import duration, number
+from vitexp.strict_json import read_json
 
 # Chart title -> its columns of metrics.csv and their names in the legend; a chart without any value is left out.
 CHARTS = {
@@ -177,7 +177,7 @@ def _analyses(folder: Path) -> list[dict[str, Any]]:
 def _evaluations(folder: Path) -> list[tuple[str, str, str]]:
     rows = []
     for file in sorted(folder.glob("*/evaluation.json")):
-        metrics = json.loads(file.read_text(encoding="utf-8")).get("metrics", {})
+        metrics = read_json(file, dict, error=CheckpointError, advice="remove it").get("metrics", {})
         rows += [(file.parent.name, name, number(value)) for name, value in sorted(metrics.items())]
     return rows
 

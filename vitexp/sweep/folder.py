@@ -5,7 +5,6 @@
 between. Nothing is in memory alone, so a sweep that was killed goes on from its folder.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -17,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vitexp.errors import CheckpointError, ConfigError, ResourceError
 from vitexp.run import write_json
+from vitexp.strict_json import read_json
 from vitexp.sweep.plan import Planned, folder_name
 
 SETTINGS, STATE, FROZEN = "sweep.json", "job.json", "job.yaml"
@@ -59,7 +59,7 @@ class Job:
 
     def reload(self) -> None:
         """Read job.json again: the job writes it while it works."""
-        self.record = read_json(self.path / STATE)
+        self.record = read_state(self.path / STATE)
 
     def update(self, **fields: Any) -> None:
         """Change fields of job.json, atomically."""
@@ -97,7 +97,7 @@ class Sweep:
     def __init__(self, path: Path, record: Mapping[str, Any]) -> None:
         self.path = path
         self.record = dict(record)
-        found = [Job(file.parent, read_json(file)) for file in path.glob(f"*/{STATE}")]
+        found = [Job(file.parent, read_state(file)) for file in path.glob(f"*/{STATE}")]
         self.jobs = sorted(found, key=lambda job: job.number)
         self._lock = FileLock(path / ".lock")
 
@@ -186,22 +186,20 @@ def find_sweep(outputs: Path, identity: str) -> Sweep | None:
     for file in sorted(outputs.glob(f"sweeps/*/{SETTINGS}"), reverse=True):
         record = {}
         with suppress(CheckpointError):  # a damaged file is some other sweep's, as far as one can tell
-            record = read_json(file)
+            record = read_state(file)
         if record.get("identity") == identity:
             return Sweep(file.parent, record)
     return None
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_state(file: Path) -> dict[str, Any]:
     """The content of one of the sweep's JSON files.
 
     Raises:
         CheckpointError: it is damaged.
     """
+    advice = "remove its folder, or add new=true"
     try:
-        content = json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{file} cannot be read ({error}); remove its folder, or add new=true") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} is not one of vitexp's; remove its folder, or add new=true")
-    return content
+        return read_json(file, dict, error=CheckpointError, advice=advice)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file} is absent; {advice}") from error

@@ -23,7 +23,7 @@ from vitexp.errors import VitexpError
 from vitexp.interrupt import Interrupted, ignore, install
 from vitexp.process import end_with_parent, follow_first, is_first
 from vitexp.run import open_run
-from vitexp.sweep.folder import FINISHED, FROZEN, STATE, Job, read_json
+from vitexp.sweep.folder import FINISHED, FROZEN, STATE, Job, read_state
 
 # Of the job itself; everything else in its folder is the verb's.
 _OURS = (FROZEN, STATE, ".job.lock", "output.txt")
@@ -32,7 +32,7 @@ BUSY = 75  # exit code of a second process for the same job, as BSD's EX_TEMPFAI
 
 def run_job(folder: Path) -> int:
     """Run the job in `folder` and return its exit code; job.json has the state, the reason and the metrics."""
-    job = Job(folder, read_json(folder / STATE))
+    job = Job(folder, read_state(folder / STATE))
     if not is_first():  # another device of the same job
         install()
         follow_first()

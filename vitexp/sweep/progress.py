@@ -5,7 +5,7 @@ from datetime import datetime
 from vitexp.errors import VitexpError
 from vitexp.report.metrics import read_metrics
 from vitexp.report.sweep_screen import Line
-from vitexp.sweep.folder import Job, read_json
+from vitexp.sweep.folder import Job, read_state
 
 
 def progress(job: Job, now: float) -> Line:
@@ -34,7 +34,7 @@ def metrics_of(job: Job) -> list[dict[str, float]]:
 def monitor_of(job: Job) -> tuple[str, int] | None:
     """What its task selects by, and whether more (+1) or less (-1) is better; None before it trains."""
     try:
-        name, sign = read_json(job.path / "run.json")["monitor"]
+        name, sign = read_state(job.path / "run.json")["monitor"]
     except (VitexpError, KeyError):
         return None
     return str(name), int(sign)
@@ -50,6 +50,6 @@ def best_of(rows: list[dict[str, float]]) -> tuple[str, list[float]]:
 
 def _started(job: Job) -> float | None:
     try:
-        return datetime.fromisoformat(read_json(job.path / "job.json")["started"]).timestamp()
+        return datetime.fromisoformat(read_state(job.path / "job.json")["started"]).timestamp()
     except (VitexpError, KeyError):
         return None

@@ -1,0 +1,47 @@
+"""What vitexp takes from others: versions without known holes, and no code that a repository or a plugin brings."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "vitexp").rglob("*.py"))
+# The first versions without the advisories that reliability asks about; two of Lightning's stole credentials.
+FLOORS = {"torch": (2, 11), "pytorch-lightning": (2, 6, 6), "hydra-core": (1, 3, 8), "pillow": (12, 3)}
+# Each imports or runs what somebody else names.
+ELSEWHERE = {"torch.hub", "entry_points", "trust_remote_code", "pkg_resources", "allow_pickle=True", "shell=True"}
+
+
+def locked() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [line.partition(";")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+    return {name.lower(): version for name, _, version in (pin.partition("==") for pin in pins)}
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_the_lock_has_no_version_with_a_known_hole(name: str) -> None:
+    version = tuple(int(part) for part in re.findall(r"\d+", locked()[name])[: len(FLOORS[name])])
+    assert version >= FLOORS[name]
+
+
+def test_the_lock_pins_everything_and_names_no_host() -> None:
+    assert all(re.fullmatch(r"[\w.!+]+", version) for version in locked().values())
+    assert "://" not in (ROOT / "requirements.lock").read_text()
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_an_installation_without_the_lock_has_the_floor_too(name: str) -> None:
+    text = (ROOT / "pyproject.toml").read_text().lower()
+    found = re.search(rf'"{name}>=([\d.]+)', text)
+    assert found is not None
+    assert tuple(int(part) for part in found.group(1).split(".")) >= FLOORS[name]
+
+
+def test_no_code_comes_from_elsewhere() -> None:
+    for file in FILES:
+        nodes = list(ast.walk(ast.parse(file.read_text())))
+        said = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute | ast.Name | ast.keyword)}
+        said |= {alias.name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names}
+        assert not said & ELSEWHERE, file
