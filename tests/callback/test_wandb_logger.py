@@ -111,6 +111,11 @@ def test_offline_without_a_key(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     record = b"".join(path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file())
     assert b"train/loss_step" in record
     assert CANARY.encode() not in record
+    left = {path.relative_to(folder).parts[0] for path in folder.rglob("*") if path.is_file()}
+    assert left == {"files", "logs", f"run-{logger.version}.wandb"}
+    told = {str(path.relative_to(folder / "files")) for path in (folder / "files").rglob("*") if path.is_file()}
+    kept = {name for name in told if not name.startswith("media/")}
+    assert kept <= {"requirements.txt"}, "no console output, no code, no description of the machine"
 
 
 @pytest.mark.usefixtures("no_stdin")
