@@ -76,11 +76,23 @@ def test_several_sizes_are_one_table(trained: Path, monkeypatch, capsys) -> None
     assert "size=big is no size" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("sampler", ["multi_scale", pytest.param("fixed", marks=pytest.mark.slow)])
-def test_a_pyramid_at_several_sizes(sampler: str, tmp_path: Path, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model=mobilevit_xxs", "data.sampler=multi_scale"],
+        pytest.param(["model=mobilevit_xxs"], marks=pytest.mark.slow),
+        pytest.param(["model=efficientvit_m0", "data.sampler=multi_scale"], marks=pytest.mark.slow),
+        pytest.param(
+            ["model=swinv2", "model.dim=24", "model.depths=[1,1]", "model.num_heads=[1,2]", "data.sampler=multi_scale"],
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=str,
+)
+def test_a_pyramid_at_several_sizes(words: list[str], tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["model=mobilevit_xxs", "data=fake", "data.sizes=[32,8,8]", "epochs=1", "bs=8", "logger=none", "quiet=true"]
-    assert main([*words, f"data.sampler={sampler}"]) == 0
+    small = ["data=fake", "data.sizes=[32,8,8]", "epochs=1", "bs=8", "logger=none", "quiet=true"]
+    assert main([*words, *small]) == 0
     assert main(["evaluate", "run=last", "size=24,32", "quiet=true"]) == 0
     (file,) = (tmp_path / "outputs" / "last" / "evaluations").glob("*.sizes/sizes.csv")
     assert [row["size"] for row in read_rows(file)] == ["24", "32"]
