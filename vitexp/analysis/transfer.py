@@ -99,11 +99,11 @@ class Transfer(Analysis):
         for label, trials in measured.items():
             curves[label] = [100 * trial.plain for trial in trials]
             if self.finetune_epochs:
-                name = f"{label}, {self.finetune_epochs} epochs of fine-tuning there"
-                curves[name] = [100 * (trial.tuned or 0.0) for trial in trials]
+                curves[f"{label}, fine-tuned"] = [100 * (trial.tuned or 0.0) for trial in trials]
+        tuned = f"; fine-tuned there, epochs: {self.finetune_epochs}" if self.finetune_epochs else ""
         windows = "" if self.windows[0] is None else f"; windows of {', '.join(map(str, self.windows))} cells"
         panel = Panel(
-            title=f"tested at other image sizes than trained{windows}",
+            title=f"tested at other image sizes than trained{windows}{tuned}",
             label="top-1 (% of test images)",
             curves=curves,
             places=list(self.sizes),
