@@ -1,5 +1,6 @@
 """Mistakes are caught before anything runs, with the way out in the message."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -224,3 +225,16 @@ def test_imagenet_comes_as_the_published_weights_of_the_model_want_it(model: str
     assert (cfg.data.image_size, cfg.data.mean[0]) == (size, mean)
     assert compose([f"model={model}", "data=imagenet", "size=160"]).data.image_size == 160
     assert compose(["model=vit_nano", "data=imagenet"]).data.image_size == 224  # nobody's published model
+
+
+def test_what_is_composed_again_is_a_copy_and_edits_are_seen(tmp_path: Path) -> None:
+    """Composing is remembered for as long as the files stay as they are."""
+    first = compose(["model=vit_micro"])
+    first.model.depth, first.seed = 99, 99
+    assert compose(["model=vit_micro"]).model.depth != 99
+    (tmp_path / "model").mkdir()
+    mine = tmp_path / "model" / "mine.yaml"
+    text = (conf_dir() / "model" / "vit_micro.yaml").read_text()
+    for depth in (3, 17):
+        mine.write_text(re.sub(r"^  depth: .*$", f"  depth: {depth}", text, flags=re.MULTILINE))
+        assert compose(["model=mine"], config_dirs=[tmp_path]).model.depth == depth
