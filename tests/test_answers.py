@@ -79,6 +79,7 @@ def test_a_mistake_is_one_line_and_a_traceback_only_when_asked_for(monkeypatch, 
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sweep_with_a_failed_job_finishes_the_others_and_exits_7(tmp_path: Path, capsys) -> None:
     """0 batches an epoch is known only once the data is read."""
     assert main(["-m", *SMALL, "quiet=true", "data.sizes=[32,16,16],[8,16,16]"]) == 7

@@ -202,7 +202,7 @@ def train_killed_at(step: int, monkeypatch, arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     "extra",
     [
-        pytest.param([], id="plain"),
+        pytest.param([], id="plain", marks=pytest.mark.slow),
         pytest.param(["trainer.ema=0.9"], id="average"),
         pytest.param(["trainer.accumulate=2", "augment=strong"], id="cut and mixed", marks=pytest.mark.slow),
         pytest.param(["attention=reattention"], id="reattention", marks=pytest.mark.slow),
@@ -324,7 +324,9 @@ def test_unwritable_outputs_are_exit_6(tmp_path: Path, monkeypatch, capsys) -> N
     assert "choose outputs=" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_says_how_to_go_on(number: int, code: int, tmp_path: Path) -> None:
     arguments = ["data=fake", "epochs=500", "logger=none"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -121,6 +121,7 @@ def test_predict_draws_and_writes_json(trained: Path, monkeypatch) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.slow
 def test_a_killed_detector_resumes_to_the_same_bits(tmp_path: Path, monkeypatch) -> None:
     root = squares(tmp_path / "boxes", counts={"train": 12, "val": 4, "test": 4})
     arguments = [*TINY, f"data.root={root}", "epochs=2", "quiet=true", "trainer.checkpoint_seconds=0"]
