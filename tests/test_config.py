@@ -238,3 +238,11 @@ def test_what_is_composed_again_is_a_copy_and_edits_are_seen(tmp_path: Path) -> 
     for depth in (3, 17):
         mine.write_text(re.sub(r"^  depth: .*$", f"  depth: {depth}", text, flags=re.MULTILINE))
         assert compose(["model=mine"], config_dirs=[tmp_path]).model.depth == depth
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"), [("seed=null", "seed takes a whole number, as in seed=0"), ("quiet=null", "takes true or false")]
+)
+def test_a_key_that_cannot_be_empty_says_what_it_takes(typed: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{typed} is not possible .*{said}"):
+        compose([typed])

@@ -260,7 +260,11 @@ def _set(cfg: DictConfig, valued: Sequence[Override]) -> None:
         try:
             OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
         except OmegaConfBaseException as error:
-            raise ConfigError(f"cannot set {override.input_line}: {first_line(error)}") from error
+            before = OmegaConf.select(cfg, override.key_or_group)
+            raise ConfigError(
+                f"{override.input_line} is not possible ({first_line(error)}); {override.key_or_group} takes "
+                f"{_kind(before)}, as in {override.key_or_group}={_example(before)}"
+            ) from error
 
 
 def _check_keys(valued: list[Override], shipped: DictConfig) -> None:
