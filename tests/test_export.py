@@ -28,10 +28,11 @@ def run(file: Path, *words: str) -> int:
     return main(["export", *MODEL, f"checkpoint={file}", *words])
 
 
-def test_timm_loads_the_file_strictly(weights: Path, tmp_path: Path) -> None:
+def test_timm_loads_the_file_strictly(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "timm.safetensors"
     geometry = ["model=vit_ti16", "model.depth=2"]
-    assert run(weights, *geometry, "to=timm", f"file={out}") == 0
+    assert run(weights, *geometry, "to=timm", f"file={out}", "quiet=false") == 0
+    assert "this vit_ti16 is not the published one" in capsys.readouterr().out
     peer = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=4, depth=2, num_classes=7).eval()
     peer.load_state_dict(load_file(out))
     ours = vitexp.build_model(vitexp.compose([*MODEL, *geometry, f"checkpoint={out}"])).eval()
@@ -48,6 +49,7 @@ def test_a_stem_of_other_strides_than_timms_is_told(size: int, warned: bool, tmp
     assert main(["export", *words, f"checkpoint={file}", "to=timm", f"file={out}"]) == 0
     said = capsys.readouterr().out
     assert ("strides 4, 8, 16, in timm's model 16, 32, 64" in said) == warned
+    assert "published" not in said
 
 
 def test_our_own_file_keeps_what_the_weights_said_of_themselves(weights: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -14,6 +14,7 @@ from vitexp.checkpoint.load import export_names
 from vitexp.checkpoint.read import read_tensors
 from vitexp.checkpoint.write import save_tensors, save_weights
 from vitexp.command import Command
+from vitexp.config import compose, options
 from vitexp.errors import CheckpointError, ConfigError, ResourceError
 from vitexp.evaluate import open_for
 from vitexp.report.screen import print_notes, say
@@ -62,8 +63,24 @@ def _to_timm(cfg: DictConfig, model: nn.Module, file: Path) -> str:
     tensors = export_names(model)
     save_tensors(tensors, file, {"format": "pt", **_metadata(cfg)})
     peer = cfg.reference.timm or "<the model of this geometry>"
-    options = f"num_classes={cfg.data.num_classes}, in_chans={cfg.data.channels}, checkpoint_path=..."
-    return f"{len(tensors)} tensors; timm.create_model('{peer}', {options}){_other_strides(cfg, model)}"
+    given = f"num_classes={cfg.data.num_classes}, in_chans={cfg.data.channels}, checkpoint_path=..."
+    beware = _other_shapes(cfg, model) + _other_strides(cfg, model)
+    return f"{len(tensors)} tensors; timm.create_model('{peer}', {given}){beware}"
+
+
+def _other_shapes(cfg: DictConfig, model: nn.Module) -> str:
+    """What to tell where the command made the model another one than the file of its name, which timm's equals."""
+    if cfg.chosen.model not in options("model"):
+        return ""
+    shipped = cfg.copy()
+    shipped.model = OmegaConf.to_container(compose([f"model={cfg.chosen.model}"]).model, resolve=False)
+    with torch.device("meta"):
+        published = build.make(shipped.model).state_dict()
+    if {name: value.shape for name, value in published.items()} == {n: v.shape for n, v in model.state_dict().items()}:
+        return ""
+    return (
+        f" with the depth, width and other options that changed here: this {cfg.chosen.model} is not the published one"
+    )
 
 
 def _other_strides(cfg: DictConfig, model: Any) -> str:
