@@ -16,11 +16,28 @@ class Rows:
         self.rows.append({"step": step, **metrics})
 
 
-def run(log: StepLog, losses: list[float], *, start: int = 0, accumulate: int = 1) -> list[dict[str, Any]]:
+class Strategy:
+    """One process of two; the other's sums are three times as large."""
+
+    def __init__(self, processes: int = 1) -> None:
+        self.processes = processes
+
+    def reduce(self, value: Any, reduce_op: str) -> Any:
+        assert reduce_op == "mean"
+        return value if self.processes == 1 else 2 * value
+
+
+def run(
+    log: StepLog, losses: list[float], *, start: int = 0, accumulate: int = 1, processes: int = 1
+) -> list[dict[str, Any]]:
     logger = Rows()
     groups = [{"lr": 0.1}, {"lr": 0.5}]
     trainer = SimpleNamespace(
-        global_step=start, current_epoch=2, loggers=[logger], optimizers=[SimpleNamespace(param_groups=groups)]
+        global_step=start,
+        current_epoch=2,
+        loggers=[logger],
+        optimizers=[SimpleNamespace(param_groups=groups)],
+        strategy=Strategy(processes),
     )
     module = SimpleNamespace(last_loss=None, grad_norm=torch.tensor(3.0))
     for index, loss in enumerate(losses, start=1):
@@ -52,5 +69,13 @@ def test_an_open_sum_goes_on_after_a_resume() -> None:
     first = StepLog(every=4)
     first._sum, first._count = torch.tensor(3.0), 2  # after two steps of the four
     again = StepLog(every=4)
-    again.load_state_dict(first.state_dict())
+    trainer: Any = SimpleNamespace(strategy=Strategy())
+    checkpoint: dict[str, Any] = {}
+    first.on_save_checkpoint(trainer, SimpleNamespace(), checkpoint)  # type: ignore[arg-type]
+    again.on_load_checkpoint(trainer, SimpleNamespace(), checkpoint)  # type: ignore[arg-type]
     assert run(again, [3.0, 6.0], start=2) == whole
+
+
+def test_the_row_of_several_processes_is_of_all() -> None:
+    rows = run(StepLog(every=2), [1.0, 3.0], processes=2)
+    assert [row["train/loss_step"] for row in rows] == [4.0]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vitexp.checkpoint import safe_io
-from vitexp.checkpoint.safe_io import BEST, LAST, PREVIOUS, SafeCheckpointIO, newest
+from vitexp.checkpoint.safe_io import BEST, LAST, PREVIOUS, SafeCheckpointIO, manifest, newest
 from vitexp.errors import CheckpointError, ResourceError
 
 
@@ -107,8 +107,9 @@ def test_best_stays_readable_after_many_saves(tmp_path: Path) -> None:
     assert value(tmp_path / BEST) == 1
 
 
-def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("schema", "said"), [(99, "newer vitexp"), (1, "older vitexp")])
+def test_another_schema_is_refused(schema: int, said: str, tmp_path: Path) -> None:
     save(tmp_path, 1)
-    safe_io.write_json(tmp_path / "manifest.json", {"schema": 99, "files": {}})
-    with pytest.raises(CheckpointError, match="newer vitexp"):
+    safe_io.write_json(tmp_path / "manifest.json", {"schema": schema, "files": manifest(tmp_path)})
+    with pytest.raises(CheckpointError, match=said):
         newest(tmp_path)

@@ -56,7 +56,7 @@ CONTROLS = {
     "state of the schedule": (torch.optim.lr_scheduler.LambdaLR, "load_state_dict", no_state, "schedule"),
     "state of the optimizer": (torch.optim.AdamW, "load_state_dict", no_state, "weights"),
     "state of the average": (Average, "load_state_dict", no_state, "exported"),
-    "open row of the log": (StepLog, "load_state_dict", no_state, "metrics"),
+    "open row of the log": (StepLog, "on_load_checkpoint", lambda *parts: None, "metrics"),
     "open means of the epoch": (Task, "on_load_checkpoint", no_sums, "metrics"),
 }
 

@@ -10,7 +10,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 
 class StepLog(Callback):
-    """Write train/loss (mean over the micro-batches since the last row), lr and gradient norm every `every` steps."""
+    """Write train/loss_step, lr and gradient norm every `every` steps.
+
+    train/loss_step is the mean over the micro-batches since the last row, and over the processes.
+    """
 
     def __init__(self, *, every: int) -> None:
         self.every = every
@@ -36,7 +39,10 @@ class StepLog(Callback):
         step = trainer.global_step
         if step == self._logged or not self._count:
             return
-        row = {"train/loss_step": float(self._sum) / self._count, "lr": trainer.optimizers[0].param_groups[-1]["lr"]}
+        row = {
+            "train/loss_step": self._over_processes(trainer) / self._count,
+            "lr": trainer.optimizers[0].param_groups[-1]["lr"],
+        }
         norm: Any = getattr(pl_module, "grad_norm", None)
         if norm is not None:
             row["train/grad_norm"] = float(norm)
@@ -44,10 +50,16 @@ class StepLog(Callback):
         for logger in trainer.loggers:
             logger.log_metrics({"epoch": trainer.current_epoch, **row}, step=step)
 
-    def state_dict(self) -> dict[str, Any]:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """The open sum, so that the row after a resume is the row of the uninterrupted run."""
-        return {"sum": float(self._sum), "count": self._count, "logged": self._logged}
+        open_row = {"sum": self._over_processes(trainer), "count": self._count, "logged": self._logged}
+        checkpoint["open_row"] = open_row
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on with the open sum."""
-        self._sum, self._count, self._logged = state_dict["sum"], state_dict["count"], state_dict["logged"]
+        open_row = checkpoint["open_row"]
+        self._sum, self._count, self._logged = open_row["sum"], open_row["count"], open_row["logged"]
+
+    def _over_processes(self, trainer: Trainer) -> float:
+        """The mean of the processes' sums."""
+        return float(trainer.strategy.reduce(self._sum, reduce_op="mean"))

@@ -46,11 +46,7 @@ class Throughput(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the row."""
         seconds = max(perf_counter() - self._started, 1e-9)
-        counts = torch.tensor(
-            [self._tokens, self._cells, self._total, *self._session], dtype=torch.float64, device=pl_module.device
-        )
-        gathered: Any = pl_module.all_gather(counts)
-        tokens, cells, total, *session = gathered.reshape(-1, 5).sum(0).tolist()
+        tokens, cells, total, *session = self._over_processes(pl_module)
         order: Any = getattr(trainer.train_dataloader, "sampler", None)
         unit = "tokens" if cells else "pixels"
         row = {f"train/{unit}": total, f"train/{unit}_per_s": session[0] / seconds}
@@ -62,13 +58,22 @@ class Throughput(Callback):
         for logger in trainer.loggers:
             logger.log_metrics({"epoch": trainer.current_epoch, **row}, step=trainer.global_step)
 
-    def state_dict(self) -> dict[str, Any]:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """The open counts of the epoch and those of the run."""
-        return {"tokens": self._tokens, "cells": self._cells, "total": self._total}
+        checkpoint["throughput"] = [int(count) for count in self._over_processes(pl_module)[:3]]
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the open counts."""
-        self._tokens, self._cells, self._total = (state_dict[key] for key in ("tokens", "cells", "total"))
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on with the open counts; the first process has those of all."""
+        if trainer.is_global_zero:
+            self._tokens, self._cells, self._total = checkpoint["throughput"]
+
+    def _over_processes(self, pl_module: LightningModule) -> list[float]:
+        counts = torch.tensor(
+            [self._tokens, self._cells, self._total, *self._session], dtype=torch.float64, device=pl_module.device
+        )
+        gathered: Any = pl_module.all_gather(counts)
+        total: list[float] = gathered.reshape(-1, 5).sum(0).tolist()
+        return total
 
     def _start(self) -> None:
         self._started, self._session = perf_counter(), [0, 0]

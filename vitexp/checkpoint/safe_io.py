@@ -21,7 +21,7 @@ from vitexp.errors import CheckpointError, ResourceError
 from vitexp.run import write_json
 from vitexp.strict_json import read_json
 
-SCHEMA = 1
+SCHEMA = 2
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 _MANIFEST = "manifest.json"
 
@@ -72,11 +72,16 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     Left-overs of killed saves are removed. Names and times of the files do not matter, only what their hashes say.
 
     Raises:
-        CheckpointError: there are checkpoints, but all are damaged.
+        CheckpointError: there are checkpoints, but all are damaged, or of another vitexp.
     """
     for part in folder.glob(".*.part"):
         part.unlink()
     entries = manifest(folder)
+    if entries and (schema := _read(folder).get("schema", 0)) < SCHEMA:
+        raise CheckpointError(
+            f"{folder} was written by an older vitexp (schema {schema}) and holds another training state;"
+            " resume it with that version, or begin a new run with checkpoint= its weights"
+        )
     found = [path for name in (LAST, PREVIOUS) if (path := folder / name).is_file()]
     whole = [(path, entries[digest]) for path in found if (digest := sha256(path)) in entries]
     if found and not whole:
@@ -87,9 +92,8 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 def manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """SHA-256 -> {step, epoch, batch, size, ...} of the files of a checkpoint folder."""
-    try:
-        content = read_json(folder / _MANIFEST, dict, error=CheckpointError, advice="copy the run again")
-    except FileNotFoundError:
+    content = _read(folder)
+    if not content:
         return {}
     if content.get("schema", 0) > SCHEMA:
         raise CheckpointError(f"{folder} was written by a newer vitexp (schema {content['schema']}); update vitexp")
@@ -97,6 +101,17 @@ def manifest(folder: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(entries, dict):
         raise CheckpointError(f"{folder / _MANIFEST} lists no files; copy the run again")
     return entries
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """The manifest as it is; empty if there is none."""
+    try:
+        content: dict[str, Any] = read_json(
+            folder / _MANIFEST, dict, error=CheckpointError, advice="copy the run again"
+        )
+    except FileNotFoundError:
+        return {}
+    return content
 
 
 def sha256(path: Path) -> str:

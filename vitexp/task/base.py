@@ -72,9 +72,13 @@ class Task(LightningModule):
         """Log the epoch's means."""
         if self._sums is None:
             return
-        gathered: Any = self.all_gather(self._sums)
-        *sums, count = gathered.reshape(-1, len(self.means) + 1).sum(0)
+        *sums, count = self._over_processes(self._sums)
         self.log_epoch({name: float(value / count) for name, value in zip(self.means, sums, strict=True)})
+
+    def _over_processes(self, sums: Tensor) -> Tensor:
+        gathered: Any = self.all_gather(sums)
+        total: Tensor = gathered.reshape(-1, len(sums)).sum(0)
+        return total
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the groups, the schedule one value a step."""
@@ -100,13 +104,13 @@ class Task(LightningModule):
             self.grad_norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The open sums of the epoch."""
-        checkpoint["epoch_sums"] = None if self._sums is None else self._sums.cpu()
+        """The open sums of the epoch, those of all processes."""
+        checkpoint["epoch_sums"] = None if self._sums is None else self._over_processes(self._sums).cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the open sums."""
+        """Go on with the open sums, each process with a part of them."""
         sums = checkpoint["epoch_sums"]
-        self._sums = None if sums is None else sums.to(self.device)
+        self._sums = None if sums is None else sums.to(self.device) / self.trainer.world_size
 
     def log_epoch(self, values: dict[str, float]) -> None:
         """To the loggers at the current step, and to `trainer.callback_metrics` for callbacks."""
