@@ -73,13 +73,15 @@ def dispatch(arguments: Sequence[str]) -> int:
 
 def _single(verb: str, words: list[str], arguments: Sequence[str], options: argparse.Namespace) -> int:
     from vitexp.config import canonical, compose, to_yaml
+    from vitexp.slurm import requeued
 
     words = implied(verb, words)
     cfg = compose(words, config_dirs=options.config_dir)
     if options.cfg:
         print(to_yaml(cfg), end="")
         return 0
-    call(verb, Command(cfg, [canonical(word) for word in words], arguments))
+    with requeued(cfg.requeue):
+        call(verb, Command(cfg, [canonical(word) for word in words], arguments))
     return 0
 
 

@@ -5,8 +5,8 @@ Lightning answers KeyboardInterrupt with exit code 1 and SIGTERM with 0; ours ar
 """
 
 import signal
+import time
 from types import FrameType
-from typing import NoReturn
 
 
 class Interrupted(BaseException):
@@ -17,6 +17,8 @@ class Interrupted(BaseException):
         self.signum = signum
         # Whether it came while a run folder was held, so that there is a run to continue.
         self.in_run = False
+        # Whether SLURM has been asked for another turn.
+        self.requeued = False
 
     @property
     def exit_code(self) -> int:
@@ -26,10 +28,14 @@ class Interrupted(BaseException):
 
 # SIGUSR1 is what `sbatch --signal=USR1@120` sends before the time of a job is over.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# SLURM signals every process of a step, and a process passes on what it gets: the same request twice.
+_ECHO_S = 1.0
+_heard: dict[int, float] = {}
 
 
 def install() -> None:
     """Raise Interrupted on these signals from now on."""
+    _heard.clear()
     for signum in SIGNALS:
         signal.signal(signum, stop)
 
@@ -40,6 +46,15 @@ def ignore() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def stop(signum: int, frame: FrameType | None) -> NoReturn:
+def is_echo(signum: int) -> bool:
+    """Whether this signal came less than a second after the same one. Never of SIGINT, whose second press is meant."""
+    now = time.monotonic()
+    heard = _heard.get(signum)
+    _heard[signum] = now
+    return signum != signal.SIGINT and heard is not None and now - heard < _ECHO_S
+
+
+def stop(signum: int, frame: FrameType | None) -> None:
     """The handler: unwind at once."""
-    raise Interrupted(signum)
+    if not is_echo(signum):
+        raise Interrupted(signum)

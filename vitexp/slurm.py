@@ -1,7 +1,8 @@
 """A run as a SLURM job: stopped before its time is over, put back into the queue, continued in the same folder.
 
-`#SBATCH --signal=USR1@120 --requeue` lets SLURM send SIGUSR1 two minutes before the end; `requeue=true` then asks for
-another turn. A job that SLURM starts again is known by its number, so the same command goes on with the run it began.
+`#SBATCH --signal=USR1@120 --requeue` lets SLURM send SIGUSR1 to what `srun` started two minutes before the end;
+`requeue=true` then asks for another turn. A job that SLURM starts again is known by its number, so the same command
+goes on with the run it began.
 """
 
 import os
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vitexp.interrupt import Interrupted
+from vitexp.interrupt import Interrupted, ignore
 from vitexp.run import Run, all_runs
 
 
@@ -35,11 +36,19 @@ def begun(outputs: Path) -> Run | None:
 
 @contextmanager
 def requeued(wanted: bool) -> Iterator[None]:
-    """Around the work in a run folder: when SIGUSR1 has stopped it and all is saved, ask for another turn."""
+    """Around a command: when SIGUSR1 has stopped it and all is saved, ask for another turn, once."""
+    if wanted and job() is not None and "SLURM_STEP_ID" not in os.environ:
+        print(
+            "vitexp: requeue=true waits for a signal that SLURM sends only to what srun starts: write srun vitexp ...,"
+            " or exec vitexp ... with --signal=B:USR1@120",
+            file=sys.stderr,
+        )
     try:
         yield
     except Interrupted as stopped:
-        if wanted and stopped.signum == signal.SIGUSR1:
+        if wanted and stopped.signum == signal.SIGUSR1 and not stopped.requeued:
+            stopped.requeued = True
+            ignore()  # SLURM ends what it has put back, and nothing is left to save
             print(f"vitexp: {requeue()}", file=sys.stderr)
         raise
 

@@ -15,7 +15,6 @@ from vitexp.report.screen import print_notes
 from vitexp.resources import naming_resources
 from vitexp.resume import resume
 from vitexp.run import create, working
-from vitexp.slurm import requeued
 
 
 def train(command: Command) -> dict[str, Any]:
@@ -42,7 +41,7 @@ def train(command: Command) -> dict[str, Any]:
         require_still(data.augment)
     require_ready(cfg, data, task)
     run = create(cfg, argv=command.argv, overrides=command.overrides, folder=command.folder)
-    with requeued(cfg.get("requeue", False)), reporting(run), working(run), naming_resources(cfg):
+    with reporting(run), working(run), naming_resources(cfg):
         print_notes(notes, quiet=cfg.quiet)
         run.update(classes=list(data.class_names), monitor=list(task.monitor), slurm_job=slurm.job())
         return fit(cfg, run, data, task)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from vitexp import interrupt
 from vitexp.callback import safe_point as module
 from vitexp.callback.finite import Finite
 from vitexp.callback.safe_point import SafePoint
@@ -138,11 +139,26 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     scene.point.on_train_start(scene.trainer, scene.module)
     try:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Interrupted) as stopped:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stopped.value.exit_code == 130
+        assert not scene.saved
+    finally:
+        scene.point.on_train_end(scene.trainer, scene.module)
+
+
+def test_what_is_heard_twice_in_a_second_is_one_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM signals every process of a job's step, and the one that started this one passes it on."""
+    scene = Scene(tmp_path)
+    scene.point.on_train_start(scene.trainer, scene.module)
+    try:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        monkeypatch.setattr(interrupt, "_ECHO_S", 0.0)
         with pytest.raises(Interrupted) as stopped:
             os.kill(os.getpid(), signal.SIGTERM)
         assert stopped.value.exit_code == 143
-        assert not scene.saved
     finally:
         scene.point.on_train_end(scene.trainer, scene.module)
 
@@ -150,6 +166,7 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
 def test_the_grace_time_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that never ends does not hold the process for ever."""
     monkeypatch.setattr(module, "GRACE_S", 0.05)
+    monkeypatch.setattr(interrupt, "_ECHO_S", 0.0)
     scene = Scene(tmp_path)
     scene.point.on_train_start(scene.trainer, scene.module)
     try:

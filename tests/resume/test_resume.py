@@ -111,18 +111,29 @@ def test_a_job_number_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     assert job() is None
 
 
-def test_sigusr1_asks_for_another_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_sigusr1_asks_for_another_turn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr("vitexp.slurm.ignore", lambda: None)
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
     (tmp_path / "scontrol").write_text("#!/bin/sh\ntest $2 = 42\n")
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     for number, said in (("42", "is back in the queue"), ("43", "was not put back")):
         monkeypatch.setenv("SLURM_JOB_ID", number)
-        with pytest.raises(Interrupted), requeued(True):
+        with pytest.raises(Interrupted), requeued(True), requeued(True):  # of the command, and of the run it resumes
             raise Interrupted(signal.SIGUSR1)
-        assert said in capsys.readouterr().err
+        assert capsys.readouterr().err.count(said) == 1
     with pytest.raises(Interrupted), requeued(True):
         raise Interrupted(signal.SIGTERM)
     assert not capsys.readouterr().err
+
+
+def test_what_srun_has_not_started_is_told_so(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    monkeypatch.delenv("SLURM_STEP_ID", raising=False)
+    with requeued(False):
+        assert not capsys.readouterr().err
+    with requeued(True):
+        assert "srun vitexp" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -34,6 +34,8 @@ def test_the_slots_of_this_machine_are_the_default() -> None:
     ("words", "said"),
     [
         (["hydra/launcher=ray"], "submitit_slurm"),
+        (["hydra/launcher=submitit_slurm", "hydra.launcher.partitoin=gpu"], "did you mean partition"),
+        (["hydra/launcher=submitit_local", "hydra.launcher.partition=gpu"], "timeout_min"),
         (["hydra.launcher.partition=gpu"], "hydra/launcher=submitit_slurm"),
         (["hydra.sweep.dir=x"], "hydra.launcher"),
     ],
@@ -85,3 +87,30 @@ def test_a_launcher_runs_the_jobs_and_the_same_command_what_is_left(launcher: st
     assert "1 of 2 jobs are done" in output
     assert [job["attempts"] for job in jobs(tmp_path)] == [2, 1]
     assert "resuming" in (jobs(tmp_path)[0]["path"] / "output.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_job_whose_time_is_almost_over_is_saved_and_started_again(tmp_path: Path) -> None:
+    """The notice that submitit gets from SLURM; nothing but it has a checkpoint written here."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    more = ("trainer.log_every=1", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=9")
+    process = start(tmp_path, *TOY, "epochs=60", "seed=0,1", *more)
+    rows = [tmp_path / "none"]
+
+    def both_train() -> bool:
+        rows[:] = tmp_path.glob("outputs/sweeps/*/*/metrics.csv")
+        return len(rows) == 2 and all(len(file.read_text().splitlines()) > 5 for file in rows)
+
+    until(both_train)
+    for job in jobs(tmp_path):
+        parent = Path(f"/proc/{job['pid']}/stat").read_text().rpartition(")")[2].split()[1]
+        os.kill(int(parent), signal.SIGUSR2)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    assert [job["state"] for job in jobs(tmp_path)] == ["done", "done"]
+    for job, file in zip(jobs(tmp_path), sorted(rows), strict=True):
+        text = (job["path"] / "output.txt").read_text()
+        assert job["attempts"] == 2, text
+        assert "Traceback" not in text
+        assert "at step 0 " not in text.split("resuming")[1]
+        assert [int(row.split(",", 1)[0]) for row in file.read_text().splitlines()[1:]] == list(range(1, 361))

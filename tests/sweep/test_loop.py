@@ -86,7 +86,8 @@ def test_a_crash_ends_one_job_and_the_rest_is_done_once(tmp_path: Path) -> None:
     assert jobs(tmp_path)[3]["metrics"] == {"test/top1": pytest.approx(0.3)}
 
 
-def test_killed_and_interrupted_jobs_say_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGUSR1])
+def test_killed_and_interrupted_jobs_say_so(signum: signal.Signals, tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, 3)
     (sweep.path / "hold").touch()
 
@@ -96,17 +97,17 @@ def test_killed_and_interrupted_jobs_say_so(tmp_path: Path) -> None:
             os.kill(jobs(tmp_path)[0]["pid"], signal.SIGKILL)
             until(lambda: jobs(tmp_path)[2]["state"] == "running", seconds=20)
         finally:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signum)
 
     thread = threading.Thread(target=disturb)
     thread.start()
     with pytest.raises(Interrupted) as stopped:
         run(sweep)
     thread.join()
-    assert stopped.value.exit_code == 130
+    assert stopped.value.exit_code == 128 + signum
     assert states(tmp_path) == ["killed", "interrupted", "interrupted"]
     assert jobs(tmp_path)[0]["reason"] == "killed by SIGKILL (out of memory?)"
-    assert [job["exit_code"] for job in jobs(tmp_path)] == [137, 130, 130]
+    assert [job["exit_code"] for job in jobs(tmp_path)] == [137, 128 + signum, 128 + signum]
 
 
 def test_jobs_stop_when_the_sweep_dies_and_the_next_one_waits_for_them(tmp_path: Path) -> None:

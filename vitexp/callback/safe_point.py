@@ -21,7 +21,7 @@ from vitexp.callback.finite import Finite
 from vitexp.checkpoint.adapter import BASE, require_base, trained_names, without_base
 from vitexp.checkpoint.safe_io import BEST, LAST
 from vitexp.errors import CheckpointError
-from vitexp.interrupt import SIGNALS, Interrupted
+from vitexp.interrupt import SIGNALS, Interrupted, is_echo
 
 GRACE_S = 30.0
 
@@ -142,6 +142,8 @@ class SafePoint(Checkpoint):
         trainer.strategy.checkpoint_io.save_checkpoint(content, self.folder / BEST)
 
     def _request(self, signum: int, frame: FrameType | None) -> None:
+        if is_echo(signum):
+            return
         if self._signum is not None:
             self._restore_signals()
             raise Interrupted(signum)

@@ -11,6 +11,7 @@ from vitexp.command import implied
 from vitexp.errors import ConfigError
 from vitexp.report.screen import say
 from vitexp.report.sweep_screen import SweepScreen
+from vitexp.slurm import requeued
 from vitexp.sweep.conclude import conclude
 from vitexp.sweep.elsewhere import launch, launcher_of
 from vitexp.sweep.folder import FAILED, FINISHED, Job, Sweep, create_sweep, find_sweep
@@ -41,16 +42,18 @@ def sweep(verb: str, typed: Sequence[str], argv: Sequence[str], config_dirs: Seq
             raise ConfigError(f"sweeper=optuna searches for what trains best, and {verb} does not train; drop sweeper=")
         if launcher is not None:
             raise ConfigError(f"sweeper=optuna runs its jobs here, not by {launcher}; drop hydra/launcher=, use slots=")
-        return _study(verb, words, settings, argv, config_dirs)
+        with requeued(settings.requeue):
+            return _study(verb, words, settings, argv, config_dirs)
     jobs = grid(words, config_dirs)
     folder = _open(verb, hash_of(sorted([verb, *(job.digest for job in jobs)])), settings, argv)
     try:
         folder.add_all(jobs)
         left = _left(folder.jobs, settings)
-        if launcher is not None:
-            launch(folder, left, words.hydra, quiet=settings.quiet)
-        else:
-            run_here(folder, Listed(left), settings, count=len(left))
+        with requeued(settings.requeue):
+            if launcher is not None:
+                launch(folder, left, words.hydra, quiet=settings.quiet)
+            else:
+                run_here(folder, Listed(left), settings, count=len(left))
         return conclude(folder, quiet=settings.quiet)
     finally:
         folder.release()

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,8 @@ from vitexp.sweep.progress import progress
 from vitexp.sweep.slots import environment
 
 _POLL_S = 1.0
+# One of these is what submitit has SLURM send before the end (SUBMITIT_PREEMPT_SIGNAL), USR2 if not told otherwise.
+_NOTICES = (signal.SIGUSR1, signal.SIGUSR2)
 _EXTRAS = {"submitit_slurm": "submitit", "submitit_local": "submitit", "joblib": "joblib"}
 # Hydra's own folders and logging off, as each job has its own; two jobs share no folder of Hydra's.
 _QUIET = (
@@ -67,7 +70,22 @@ def launcher_of(words: Sequence[str]) -> str | None:
     extra = _EXTRAS[name]
     if find_spec(extra) is None or find_spec(f"hydra_plugins.hydra_{extra}_launcher") is None:
         raise ConfigError(f"hydra/launcher={name} needs hydra-{extra}-launcher: pip install 'vitexp[{extra}]'")
+    _check_keys(name, [key.split(".")[2] for key in pairs if key != "hydra/launcher"])
     return name
+
+
+def _check_keys(launcher: str, keys: Sequence[str]) -> None:
+    from hydra.core.config_store import ConfigStore
+
+    import_module(f"hydra_plugins.hydra_{_EXTRAS[launcher]}_launcher.config")  # puts it into the store
+    store: Any = ConfigStore.instance().repo["hydra"]
+    known = [key for key in store["launcher"][f"{launcher}.yaml"].node if not key.startswith("_")]
+    for key in keys:
+        if key not in known:
+            close = "".join(f"; did you mean {name}?" for name in get_close_matches(key, known, n=1))
+            raise ConfigError(
+                f"hydra.launcher.{key}= is not of {launcher}{close or ', which takes ' + ', '.join(known)}"
+            )
 
 
 def launch(sweep: Sweep, jobs: Sequence[Job], words: Sequence[str], *, quiet: bool) -> None:
@@ -83,6 +101,7 @@ def launch(sweep: Sweep, jobs: Sequence[Job], words: Sequence[str], *, quiet: bo
     command = [sys.executable, "-P", "-m", "vitexp.sweep.elsewhere", str(sweep.path.resolve()), numbers, *words]
     screen = SweepScreen(title=f"sweep {sweep.path.name}", slots=len(jobs), quiet=quiet)
     with noting_signals() as stop, screen, (sweep.path / "launcher.txt").open("a") as output:
+        begin = output.tell()
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment(), start_new_session=True
         )
@@ -104,21 +123,29 @@ def launch(sweep: Sweep, jobs: Sequence[Job], words: Sequence[str], *, quiet: bo
     if stop.signum is not None:
         raise Interrupted(stop.signum)
     if process.returncode != 0:
-        screen.say(f"the launcher ended with exit code {process.returncode}; see {sweep.path}/launcher.txt")
+        said = (sweep.path / "launcher.txt").read_text()[begin:].strip().splitlines() or ["without a word"]
+        gist = said[-1] if said[0].startswith("Traceback") else said[0]
+        screen.say(f"the launcher ended with exit code {process.returncode}: {gist} (all in {sweep.path}/launcher.txt)")
 
 
 def _look(jobs: Sequence[Job], screen: SweepScreen) -> list[Job]:
-    """Read the states again, say which jobs have started or ended; those that are not over."""
+    """Read the states again, say which jobs have started or ended; those of which there is more to come.
+
+    An interrupted one may be queued again by the launcher.
+    """
     for job in jobs:
         before = job.state
         job.reload()
         if job.state != before:
             screen.say(f"{job.label}: {job.state}")
-    return [job for job in jobs if not job.is_over]
+    return [job for job in jobs if not job.is_over or job.state == "interrupted"]
 
 
 def work(cfg: Any) -> None:
-    """What the launcher runs for a number: the job in a process of its own, signals passed on."""
+    """What the launcher runs for a number: the job in a process of its own, signals passed on.
+
+    Where submitit gives notice that the time is almost over, the job is saved first, then queued again by submitit.
+    """
     (folder,) = Path(cfg.sweep).glob(f"{cfg.job}-*")
     with (folder / "output.txt").open("a") as output:
         process = subprocess.Popen(
@@ -130,13 +157,25 @@ def work(cfg: Any) -> None:
             start_new_session=True,
         )
 
+        noticed: list[signal.Signals] = []
+
         def pass_on(signum: int, frame: FrameType | None) -> None:
             process.send_signal(signum)
 
+        def notice(signum: int, frame: FrameType | None) -> None:
+            noticed.append(signal.Signals(signum))
+            process.send_signal(signal.SIGUSR1)
+
         before = {signum: signal.signal(signum, pass_on) for signum in (signal.SIGINT, signal.SIGTERM)}
-        process.wait()
+        for signum in _NOTICES:
+            if callable(signal.getsignal(signum)):
+                before[signum] = signal.signal(signum, notice)
+        code = process.wait()
         for signum, handler in before.items():
             signal.signal(signum, handler)
+    handler = before[noticed[-1]] if noticed else None
+    if code in (128 + signal.SIGUSR1, -signal.SIGUSR1) and callable(handler):
+        handler(noticed[-1], None)
 
 
 def main(folder: str, numbers: str, words: Sequence[str]) -> None:

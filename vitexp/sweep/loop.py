@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
-from vitexp.interrupt import Interrupted
+from vitexp.interrupt import SIGNALS, Interrupted
 from vitexp.report.sweep_screen import Line, SweepScreen
 from vitexp.sweep.folder import FAILED, Job
 from vitexp.sweep.job import BUSY
@@ -81,9 +81,9 @@ class Stop:
 
 @contextmanager
 def noting_signals() -> Iterator[Stop]:
-    """Note SIGINT and SIGTERM instead of unwinding."""
+    """Note SIGINT, SIGTERM and SIGUSR1 instead of unwinding."""
     stop = Stop()
-    before = {signum: signal.signal(signum, stop.note) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.signal(signum, stop.note) for signum in SIGNALS}
     try:
         yield stop
     finally:

@@ -21,8 +21,10 @@ from vitexp.errors import CheckpointError, ConfigError
 from vitexp.run import find
 from vitexp.schema import GROUPS, SWEEP_KEYS
 
+# A sweep is put back into SLURM's queue as a whole.
+_OWN = (*SWEEP_KEYS, "requeue")
 # Where results go and how they are shown is no part of what a job is.
-_NOT_IDENTITY = ("outputs", "quiet", "sweeper", *SWEEP_KEYS)
+_NOT_IDENTITY = ("outputs", "quiet", "sweeper", *_OWN)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def sort_words(words: Iterable[str]) -> Words:
         text, key = override.input_line or "", override.key_or_group
         if key.startswith("hydra"):
             hydra.append(text)
-        elif key in SWEEP_KEYS or key.partition(".")[0] == "sweeper":
+        elif key in _OWN or key.partition(".")[0] == "sweeper":
             if is_sweep(override):
                 raise ConfigError(f"'{text}' is about the whole sweep, so it takes one value; give one")
             how.append(text)
