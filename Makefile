@@ -31,8 +31,8 @@ format: $(STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(STAMP) ## pin the newest versions that pyproject.toml allows
-	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-index-url --no-annotate --no-header \
+lock: $(STAMP) ## pin the newest versions that pyproject.toml allows, with the hashes of their files
+	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-index-url --no-annotate --no-header --generate-hashes \
 		--upgrade pyproject.toml --output-file requirements.lock
 
 clean: ## remove .venv and caches; outputs/ stays
@@ -44,6 +44,6 @@ $(STAMP): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "vitexp needs Python 3.11, 3.12 or 3.13"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	command -v uv >/dev/null 2>&1 || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
-	$(UV) pip install --quiet --python $(BIN)/python --requirement requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@

@@ -14,10 +14,14 @@ FLOORS = {"torch": (2, 11), "pytorch-lightning": (2, 6, 6), "hydra-core": (1, 3,
 ELSEWHERE = {"torch.hub", "entry_points", "trust_remote_code=True", "pkg_resources", "allow_pickle=True", "shell=True"}
 
 
+def pins() -> list[str]:
+    """Each requirement of the lock with its hashes, in one line."""
+    return (ROOT / "requirements.lock").read_text().replace("\\\n", "").splitlines()
+
+
 def locked() -> dict[str, str]:
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    pins = [line.partition(";")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
-    return {name.lower(): version for name, _, version in (pin.partition("==") for pin in pins)}
+    names = [re.split(r"[;\s]", pin)[0].partition("==") for pin in pins()]
+    return {name.lower(): version for name, _, version in names}
 
 
 @pytest.mark.parametrize("name", FLOORS)
@@ -29,6 +33,13 @@ def test_the_lock_has_no_version_with_a_known_hole(name: str) -> None:
 def test_the_lock_pins_everything_and_names_no_host() -> None:
     assert all(re.fullmatch(r"[\w.!+]+", version) for version in locked().values())
     assert "://" not in (ROOT / "requirements.lock").read_text()
+
+
+def test_every_pin_has_the_hashes_of_its_files_and_the_installation_asks_for_them() -> None:
+    assert len(pins()) > 100
+    for pin in pins():
+        assert re.fullmatch(r"\S+==\S+( ; .+?)?( +--hash=sha256:[0-9a-f]{64})+", pin), pin
+    assert "--require-hashes --requirement requirements.lock" in (ROOT / "Makefile").read_text()
 
 
 @pytest.mark.parametrize("name", FLOORS)
