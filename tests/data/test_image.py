@@ -116,6 +116,32 @@ def test_pillows_own_bomb_limit_is_an_error_too(tmp_path: Path) -> None:
         decode_image(tmp_path / "bomb.png", **READ)
 
 
+def progressive(scans: int, *, side: int = 64, thumbnails: int = 0) -> bytes:
+    """A JPEG whose last scan comes again and again; `thumbnails` pretend to be scans of the picture."""
+    stream = io.BytesIO()
+    Image.new("L", (side, side), 128).save(stream, "JPEG", progressive=True)
+    data = stream.getvalue()
+    first, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    hidden = b"\xff\xe1" + (2 * thumbnails + 2).to_bytes(2, "big") + b"\xff\xda" * thumbnails
+    return data[:2] + hidden + data[2:end] + data[first:end] * (scans - data.count(b"\xff\xda")) + data[end:]
+
+
+def test_scans_of_a_jpeg_are_counted_before_they_are_decoded(tmp_path: Path) -> None:
+    (tmp_path / "bomb.jpg").write_bytes(progressive(33))
+    for reader in (open_image, decode_image):
+        with pytest.raises(DataError, match=r"bomb\.jpg: a JPEG of 33 scans"):
+            reader(tmp_path / "bomb.jpg", **READ)
+    (tmp_path / "most.jpg").write_bytes(progressive(32, thumbnails=40) + jpeg() * 40)
+    assert decode_image(tmp_path / "most.jpg", **READ).shape == (3, 64, 64)
+
+
+def test_a_file_larger_than_its_pixels_can_be_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(1 << 33)
+    with pytest.raises(DataError, match=r"huge\.jpg: 8,589,934,592 bytes"):
+        open_image(tmp_path / "huge.jpg", **READ)
+
+
 def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "depth.tif")
     with pytest.raises(DataError, match=r"depth\.tif: floating-point"):

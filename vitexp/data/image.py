@@ -1,8 +1,9 @@
 """Image files to pixels, with everything that a data set from elsewhere may hold decided once.
 
-A file is opened only as one of `FORMATS`, its size checked before a pixel is decoded. Every mode becomes 8-bit RGB (or
-grey, for one channel): grey is repeated, palettes are looked up, CMYK is converted without a colour profile, alpha is
-dropped, 16-bit values are scaled by 1/257 and not clipped, animations give their first frame, and an orientation tag
+A file is opened only as one of `FORMATS`, its size checked before a pixel is decoded, and a JPEG's scans counted: each
+passes over all pixels, and a few bytes make one, so that a small file could take minutes. Every mode becomes 8-bit RGB
+(or grey, for one channel): grey is repeated, palettes are looked up, CMYK is converted without a colour profile, alpha
+is dropped, 16-bit values are scaled by 1/257 and not clipped, animations give their first frame, and an orientation tag
 is not applied: all but the 16-bit rule is what timm and torchvision do. Floating-point images have no fixed range and
 are refused. A JPEG with flipped bits may decode to other pixels without an error; nothing here can know.
 
@@ -12,6 +13,8 @@ where `decode_jpeg` is gone, Pillow reads JPEG too.
 """
 
 import io
+import os
+import re
 import struct
 import warnings
 import zlib
@@ -29,6 +32,13 @@ from vitexp.errors import DataError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 
+# Encoders write up to about 20 for three channels.
+MAX_SCANS = 32
+# Of a file to a pixel: 16-bit RGB takes six uncompressed. And what a file may hold besides.
+_MAX_BYTES, _EXTRA_BYTES = 8, 1 << 20
+_SCAN = b"\xff\xda"
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not those that stand inside a scan
+
 # What Pillow and torchvision raise on damaged files, next to OSError.
 _DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, struct.error, zlib.error)
 
@@ -36,13 +46,13 @@ _DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, struct.err
 def open_image(path: str | Path, *, channels: int, max_pixels: int) -> Image.Image:
     """Read a file by Pillow: mode RGB for 3 channels, L for 1. Raises DataError with the file's name."""
     with _named(path):
-        return _convert(_header(_bytes(path), max_pixels), channels)
+        return _convert(_header(_bytes(path, max_pixels), max_pixels), channels)
 
 
 def decode_image(path: str | Path, *, channels: int, max_pixels: int) -> Tensor:
     """Read a file by the fastest decoder: uint8 (C, H, W). Raises DataError with the file's name."""
     with _named(path):
-        data = _bytes(path)
+        data = _bytes(path, max_pixels)
         image = _header(data, max_pixels)
         if image.format == "JPEG" and image.mode in ("RGB", "L"):
             return _decode_jpeg(data, image, channels)
@@ -74,14 +84,32 @@ def _named(path: str | Path) -> Iterator[None]:
         raise DataError(f"{path}: not a readable image ({reason}); replace or remove the file") from error
 
 
-def _bytes(path: str | Path) -> bytes:
+def _bytes(path: str | Path, max_pixels: int) -> bytes:
     with open(path, "rb") as stream:
+        size, most = os.fstat(stream.fileno()).st_size, _MAX_BYTES * max_pixels + _EXTRA_BYTES
+        if size > most:
+            raise DataError(
+                f"{size:,} bytes are more than the {most:,} that data.max_pixels={max_pixels} leaves room for"
+            )
         return stream.read()
 
 
 def _header(data: bytes, max_pixels: int) -> Image.Image:
-    """Open without decoding, and refuse what would not fit."""
-    return _checked(Image.open(io.BytesIO(data), formats=FORMATS), max_pixels)
+    """Open without decoding, and refuse what would not fit or would take too long."""
+    image = _checked(Image.open(io.BytesIO(data), formats=FORMATS), max_pixels)
+    if image.format in ("JPEG", "MPO") and data.count(_SCAN) > MAX_SCANS and (scans := _scans(data)) > MAX_SCANS:
+        raise DataError(f"a JPEG of {scans} scans could take minutes to decode, and {MAX_SCANS} are allowed")
+    return image
+
+
+def _scans(data: bytes) -> int:
+    """How often the first picture of a JPEG file passes over its pixels; thumbnails and later pictures do not count."""
+    scans, position = 0, 2
+    while (found := _MARKER.search(data, position)) is not None and found.group() != b"\xff\xd9":
+        scans += found.group() == _SCAN
+        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
+        position = found.end() + max(length, 2)
+    return scans
 
 
 def _checked(image: Image.Image, max_pixels: int) -> Image.Image:
