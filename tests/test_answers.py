@@ -110,6 +110,7 @@ def test_what_vitexp_did_not_foresee_is_a_bug_and_exit_1(monkeypatch, capsys) ->
         ({"schedule.warmup": "5 epochs"}, "the run has only 2"),
         ({"data.batch_size": 64}, "use data.batch_size=32 or less"),
         ({"optimizer.betas": [2.0, 0.9]}, "do not take their values"),
+        ({"optimizer.lr": None}, "do not take optimizer.lr=null"),
     ],
     ids=str,
 )

@@ -33,9 +33,11 @@ def require_ready(cfg: DictConfig, data: Any, task: Any) -> None:
         raise
     except (ValueError, TypeError, IndexError) as error:
         chosen = f"optimizer={cfg.chosen.optimizer} schedule={cfg.chosen.schedule}"
+        groups = {"optimizer": cfg.optimizer, "schedule": cfg.schedule}
+        empty = [f"{group}.{key}=null" for group, node in groups.items() for key in node if node[key] is None]
         raise ConfigError(
-            f"{chosen} do not take their values ({first_line(error)}); `vitexp --cfg job {chosen}` shows those that"
-            " they come with"
+            f"{chosen} do not take {', '.join(empty) or 'their values'} ({first_line(error)});"
+            f" `vitexp --cfg job {chosen}` shows those that they come with"
         ) from error
     if cfg.analysis.measure is not None:
         build.make(cfg.analysis.measure, trust=cfg.trust)
