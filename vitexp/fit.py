@@ -21,6 +21,7 @@ from vitexp.callback.metrics_file import read_metrics
 from vitexp.callback.pictures import Pictures
 from vitexp.callback.progress import Progress
 from vitexp.callback.safe_point import SafePoint
+from vitexp.callback.shared_norms import SharedNorms
 from vitexp.callback.step_keys import StepKeys
 from vitexp.callback.step_log import StepLog
 from vitexp.callback.throughput import Throughput
@@ -107,11 +108,12 @@ def _loggers(cfg: DictConfig, run: Run, position: dict[str, int] | None) -> list
 def _callbacks(cfg: DictConfig, run: Run, data: Any) -> list[Callback]:
     """In the order in which Lightning calls them; the safe point saves last, when all others have counted."""
     settings, finite = cfg.trainer, Finite(every=cfg.trainer.log_every)
-    average = [Average(decay=settings.ema)] if settings.ema is not None else []
+    average = Average(decay=settings.ema) if settings.ema is not None else None
     return [
         StepKeys(seed=cfg.seed),
         finite,
-        *average,
+        *([average] if average is not None else []),
+        SharedNorms(average=average),
         StepLog(every=settings.log_every),
         *([Throughput()] if cfg.data.get("sampler", "fixed") != "fixed" else []),
         pictures_of(cfg.chosen.task),
