@@ -5,6 +5,7 @@ A configuration is data, perhaps a stranger's: a `_target_` is called only if `v
 
 import copy
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from vitexp.checkpoint.adapter import put_adapter
 from vitexp.checkpoint.load import load_weights
 from vitexp.checkpoint.read import read_metadata
 from vitexp.errors import CheckpointError, ConfigError, VitexpError
+from vitexp.process import started
 from vitexp.seeding import mix
 from vitexp.stranger import first_line
 from vitexp.strict_json import parse_json
@@ -154,7 +156,8 @@ def build_trainer(
     """Lightning's Trainer, with everything that vitexp does itself switched off.
 
     Raises:
-        ConfigError: devices, a strategy or a precision that do not go together or are not on this machine.
+        ConfigError: devices, a strategy or a precision that do not go together or are not on this machine, or not as
+            many processes as devices where `srun` or `torchrun` has started them.
     """
     quiet_lightning()
     from pytorch_lightning import Trainer
@@ -164,8 +167,9 @@ def build_trainer(
     if isinstance(devices, ListConfig):
         devices = OmegaConf.to_container(devices)
     precision = lightning_precision(cfg.precision, cfg.trainer.accelerator)
+    environment = _environment()
     try:
-        return Trainer(
+        trainer = Trainer(
             accelerator=cfg.trainer.accelerator,
             devices=devices,
             strategy=cfg.trainer.strategy,
@@ -177,7 +181,7 @@ def build_trainer(
             log_every_n_steps=cfg.trainer.log_every,
             callbacks=list(callbacks),
             logger=list(loggers),
-            plugins=list(plugins),
+            plugins=[*plugins, *environment],
             default_root_dir=folder,
             num_sanity_val_steps=0,
             enable_progress_bar=False,
@@ -189,6 +193,33 @@ def build_trainer(
     except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
         asked = " ".join(f"trainer.{key}={cfg.trainer[key]}" for key in ("accelerator", "devices", "strategy"))
         raise ConfigError(f"{asked} cannot work here ({first_line(error)}); use auto for each") from error
+    if (processes := started()) is not None and trainer.num_devices != processes:
+        raise ConfigError(
+            f"{processes} processes were started for trainer.devices={devices}, which is {trainer.num_devices} here;"
+            f" give trainer.devices={processes}, or start one process, which starts the others"
+        )
+    return trainer
+
+
+def _environment() -> list[Any]:
+    """How the processes of a run find each other where SLURM is.
+
+    Lightning takes a job for one process a device by the job's variables; here only what `srun` has started so is, and
+    a single process starts the others as everywhere else. Queueing again is ours (slurm.py).
+    """
+    from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
+
+    if "SLURM_JOB_ID" not in os.environ or "TORCHELASTIC_RUN_ID" in os.environ:
+        return []
+    if started() is None:
+        return [LightningEnvironment()]
+    if int(os.environ.get("SLURM_STEP_NUM_NODES", "1")) > 1:
+        raise ConfigError("a run has one machine, and srun has started it on several; use --nodes=1")
+    try:
+        return [SLURMEnvironment(auto_requeue=False)]
+    except RuntimeError as error:
+        said = first_line(error)
+        raise ConfigError(f"srun started the processes in another way than Lightning takes them: {said}") from error
 
 
 def lightning_precision(precision: str, accelerator: str) -> Any:
@@ -264,6 +295,7 @@ def quiet_lightning() -> None:
         ".*smaller than the logging interval.*",
         ".*in eval mode at the start of training.*",
         ".*Detected call of `lr_scheduler.step.*",
+        ".*It is recommended to use `self.log.*sync_dist=True.*",  # what is logged is of all processes already
         ".*The `srun` command is available on your system but is not used.*",
     ):
         warnings.filterwarnings("ignore", message=text)

@@ -18,7 +18,7 @@ from vitexp.command import VERBS, Command, call, implied
 from vitexp.errors import ConfigError, VitexpError
 from vitexp.help import help_text
 from vitexp.interrupt import Interrupted, install
-from vitexp.process import follow_first
+from vitexp.process import follow_first, started
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,6 +67,8 @@ def dispatch(arguments: Sequence[str]) -> int:
     if options.multirun:
         from vitexp.sweep.command import sweep
 
+        if (processes := started()) is not None:
+            raise ConfigError(f"a sweep starts its own processes, and {processes} were started for it; start one")
         return sweep(verb, words, arguments, options.config_dir)
     return _single(verb, words, arguments, options)
 

@@ -49,9 +49,11 @@ def evaluate(command: Command) -> dict[str, Any]:
     callbacks = [pictures, Progress(quiet=cfg.quiet)]
     trainer = build.build_trainer(cfg, callbacks=callbacks, loggers=[], folder=where)
     build.switches(cfg, task.model, inference=True)
-    where.mkdir(parents=True, exist_ok=True)
     trainer.test(task, datamodule=data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if not trainer.is_global_zero:
+        return metrics
+    where.mkdir(parents=True, exist_ok=True)
     pictures.draw(where, data)
     scores = zip(data.class_names, task.per_class.tolist(), strict=True)
     per_class = {name: score for name, score in scores if not math.isnan(score)}  # of classes that the data has

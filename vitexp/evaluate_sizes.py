@@ -59,11 +59,14 @@ class Clock(Callback):
 def evaluate_sizes(cfg: DictConfig, sizes: Sequence[str], folder: Path) -> dict[str, Any]:
     """Test at each of `sizes`, print the table and write `sizes.csv`; returns `top1/<size>` for each.
 
+    On one device, whose time it is.
+
     Raises:
         ConfigError: a size that is none, `native` without packed images, a detector.
     """
     if cfg.chosen.task != "classify":
         raise ConfigError(f"size={','.join(sizes)}: only classifiers are tested at several sizes; give one size=")
+    cfg.trainer.devices, cfg.trainer.strategy = 1, "auto"
     rows: list[tuple[Any, ...]] = []
     folder.mkdir(parents=True, exist_ok=True)
     for size in sizes:

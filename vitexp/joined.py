@@ -89,6 +89,7 @@ def _test(cfg: DictConfig, adapter: Adapter, model: Any, run: Run) -> tuple[dict
     """Metrics of the selected task on the data that it was trained for, and the number of images."""
     own = rules_of(adapter)
     own.trainer, own.precision = cfg.trainer, cfg.precision
+    own.trainer.devices, own.trainer.strategy = 1, "auto"  # several tests in one process, one after the other
     data = build.build_data(own)
     if list(data.class_names) != adapter.about["classes"]:
         raise ConfigError(

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from vitexp.config import register, to_yaml
 from vitexp.errors import CheckpointError, ConfigError, ResourceError, VitexpError
 from vitexp.interrupt import Interrupted
-from vitexp.process import is_first
+from vitexp.process import is_first, meeting
 from vitexp.stranger import read_rules
 from vitexp.strict_json import read_json
 
@@ -36,6 +36,7 @@ log = logging.getLogger("vitexp")
 RULES = "rules.yaml"
 # Where the further processes of a distributed run find the folder that the first one has made.
 _SHARED = "VITEXP_RUN_FOLDER"
+_WAIT_S = 120.0
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "vitexp")
 
 
@@ -46,6 +47,7 @@ class Run:
         self.path = path
         self.record: dict[str, Any] = {}
         self._lock: FileLock | None = None
+        self.note: Path | None = None  # where processes that something else has started find this folder
 
     @property
     def name(self) -> str:
@@ -99,6 +101,8 @@ class Run:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+        if self.note is not None:
+            self.note.unlink(missing_ok=True)
 
     def is_locked(self) -> bool:
         """Whether a process works in the folder now."""
@@ -151,7 +155,7 @@ def create(cfg: DictConfig, *, argv: Sequence[str], overrides: Sequence[str], fo
         ResourceError: the place cannot be written to.
     """
     if not is_first():
-        return open_run(Path(os.environ[_SHARED]))
+        return open_run(_of_the_first(cfg))
     path = folder or _new_path(cfg)
     try:
         path.mkdir(parents=True, exist_ok=folder is not None)
@@ -164,13 +168,34 @@ def create(cfg: DictConfig, *, argv: Sequence[str], overrides: Sequence[str], fo
         run = Run(path)
         run.acquire()
         run.update(**_identity(cfg, argv), state="running")
-        os.environ[_SHARED] = str(path.resolve())
+        run.note = _tell_the_others(cfg, path.resolve())
         point_last(Path(cfg.outputs), path)
     except OSError as error:
         if isinstance(error, FileExistsError | NotADirectoryError) and not Path(cfg.outputs).is_dir():
             raise ConfigError(f"{cfg.outputs} is not a folder; choose outputs=<folder>") from None
         raise ResourceError(f"cannot write to {path}: {error.strerror}; free it or choose outputs=<folder>") from error
     return run
+
+
+def _tell_the_others(cfg: DictConfig, path: Path) -> Path | None:
+    """The processes that Lightning starts from here inherit the folder; those that are there already read this note."""
+    os.environ[_SHARED] = str(path)
+    name = meeting()
+    note = Path(cfg.outputs) / f".{name}" if name is not None else None
+    if note is not None:
+        _write_text(note, str(path))
+    return note
+
+
+def _of_the_first(cfg: DictConfig) -> Path:
+    if _SHARED in os.environ:
+        return Path(os.environ[_SHARED])
+    note, end = Path(cfg.outputs) / f".{meeting()}", time.monotonic() + _WAIT_S
+    while not note.exists():
+        if time.monotonic() > end:
+            raise ResourceError(f"the first process of this run made no folder under {cfg.outputs} in {_WAIT_S:.0f} s")
+        time.sleep(0.05)
+    return Path(note.read_text())
 
 
 def _new_path(cfg: DictConfig) -> Path:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vitexp.interrupt import Interrupted, ignore
+from vitexp.process import is_first
 from vitexp.run import Run, all_runs
 
 
@@ -37,6 +38,7 @@ def begun(outputs: Path) -> Run | None:
 @contextmanager
 def requeued(wanted: bool) -> Iterator[None]:
     """Around a command: when SIGUSR1 has stopped it and all is saved, ask for another turn, once."""
+    wanted = wanted and is_first()
     if wanted and job() is not None and "SLURM_STEP_ID" not in os.environ:
         print(
             "vitexp: requeue=true waits for a signal that SLURM sends only to what srun starts: write srun vitexp ...,"

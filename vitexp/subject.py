@@ -125,6 +125,7 @@ def _trial(
     from vitexp.callback.step_keys import StepKeys
 
     other = _changed(cfg, changes, unset)
+    other.trainer.devices, other.trainer.strategy = 1, "auto"  # several trials in one process, one after the other
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.safetensors"
         grid = getattr(model, "grid", None)

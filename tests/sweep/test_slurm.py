@@ -82,6 +82,26 @@ def test_a_job_goes_on_in_its_folder_after_the_warning(tmp_path: Path) -> None:
     assert all((expected[name] == found[name]).all() for name in expected)
 
 
+@pytest.mark.parametrize("tasks", ["--ntasks=1", "--ntasks-per-node=2"])
+def test_two_devices_of_a_job_make_one_run(tasks: str, tmp_path: Path) -> None:
+    """`srun` has started a process a device, or one that starts the other, where Lightning itself would use one."""
+    devices = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu")
+    command = ["srun", "--nodes=1", tasks, "--cpus-per-task=1", sys.executable, "-m", "vitexp"]
+    done = subprocess.run(
+        [*command, *WORDS, *devices, "epochs=2"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = all_runs(tmp_path / "outputs")
+    assert run.state == "done"
+    assert run.record["hardware"]["device"].startswith("cpu (2 processes")
+    assert done.stdout.count("vitexp evaluate run=last") == 1
+
+
 def test_a_job_of_a_sweep_is_saved_before_submitit_queues_it_again(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     more = ("hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=10", "hydra.launcher.max_num_timeout=3")
