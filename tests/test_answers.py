@@ -147,6 +147,15 @@ def test_only_what_can_be_resumed_is_said_to_be(verb: str, in_run: bool, resumes
     assert ("vitexp resume" in capsys.readouterr().err) == resumes
 
 
+def test_an_error_on_top_of_an_interrupt_is_no_bug(monkeypatch, capsys) -> None:
+    def stopped(arguments):
+        raise SystemError("returned a result with an exception set") from Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(cli, "dispatch", stopped)
+    assert main([]) == 143
+    assert "bug" not in capsys.readouterr().err
+
+
 def test_too_little_memory_says_what_to_lower(monkeypatch, capsys) -> None:
     def hungry(self, batch, batch_idx):
         raise torch.OutOfMemoryError("tried to allocate 80 GiB")

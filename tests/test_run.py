@@ -1,11 +1,13 @@
 """The run folder: how it is found again, what its log holds, and how a full disk is told."""
 
 import errno
+import signal
 from pathlib import Path
 
 import pytest
 
 from vitexp.errors import CheckpointError, ResourceError
+from vitexp.interrupt import Interrupted, behind
 from vitexp.report.screen import say
 from vitexp.run import Run, find, working, write_json
 
@@ -72,3 +74,24 @@ def test_half_a_record_is_never_seen(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(tmp_path / "run.json", {("a", "tuple"): "is no key"})  # type: ignore[dict-item]
     assert "running" in (tmp_path / "run.json").read_text()
+
+
+def test_what_comes_on_top_of_an_interrupt_is_the_interrupt(tmp_path: Path) -> None:
+    """A signal arrives anywhere: a library wraps it, or fails at being closed because of it."""
+    run = made(tmp_path, "101500-mine-ab12")
+
+    def closing() -> None:
+        try:
+            raise Interrupted(signal.SIGUSR1)
+        finally:
+            raise AttributeError("half made")
+
+    with pytest.raises(Interrupted) as stopped, working(run):
+        closing()
+    assert stopped.value.in_run
+    assert (run.record["state"], run.record["exit_code"]) == ("interrupted", 138)
+    assert "half made" in (run.path / "log.txt").read_text()
+    wrapped = SystemError("returned a result with an exception set")
+    wrapped.__cause__ = Interrupted(signal.SIGINT)
+    assert behind(wrapped) is wrapped.__cause__
+    assert behind(RuntimeError("of its own")) is None

@@ -17,7 +17,7 @@ from vitexp import __version__
 from vitexp.command import VERBS, Command, call, implied
 from vitexp.errors import ConfigError, VitexpError
 from vitexp.help import help_text
-from vitexp.interrupt import Interrupted, install
+from vitexp.interrupt import Interrupted, behind, install
 from vitexp.process import follow_first, started
 
 
@@ -28,18 +28,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     follow_first()
     try:
         return dispatch(arguments)
-    except VitexpError as error:
-        return _fail(error)
-    except Interrupted as stopped:
+    except (Exception, Interrupted) as error:  # noqa: BLE001  (the last resort: what _answer does not know is a bug)
+        return _answer(error, arguments)
+
+
+def _answer(error: BaseException, arguments: list[str]) -> int:
+    """Say what ended the command; its exit code."""
+    if (stopped := behind(error)) is not None:
         _say(f"{stopped}{_how_to_go_on(arguments, stopped)}", style="yellow")
         return stopped.exit_code
-    except BrokenPipeError:
+    if isinstance(error, VitexpError):
+        return _fail(error)
+    if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # noqa: BLE001  (the last resort: what arrives here is a bug in vitexp)
-        traceback.print_exc()
-        _say(f"a bug in vitexp ({type(error).__name__}): please report it with the lines above", style="bold red")
-        return 1
+    traceback.print_exc()
+    _say(f"a bug in vitexp ({type(error).__name__}): please report it with the lines above", style="bold red")
+    return 1
 
 
 def dispatch(arguments: Sequence[str]) -> int:

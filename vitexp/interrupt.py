@@ -26,6 +26,20 @@ class Interrupted(BaseException):
         return 128 + self.signum
 
 
+def behind(error: BaseException) -> Interrupted | None:
+    """The interrupt on top of which `error` came, by a library that wraps it or while things were closed; None if none.
+
+    A signal arrives anywhere, so in code that is not ours, too.
+    """
+    seen: list[BaseException] = []
+    while error not in seen:
+        if isinstance(error, Interrupted):
+            return error
+        seen.append(error)
+        error = error.__cause__ or error.__context__ or error
+    return None
+
+
 # SIGUSR1 is what `sbatch --signal=USR1@120` sends before the time of a job is over.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 # SLURM signals every process of a step, and a process passes on what it gets: the same request twice.

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vitexp.config import register, to_yaml
 from vitexp.errors import CheckpointError, ConfigError, ResourceError, VitexpError
-from vitexp.interrupt import Interrupted
+from vitexp.interrupt import Interrupted, behind
 from vitexp.process import is_first, meeting
 from vitexp.stranger import read_rules
 from vitexp.strict_json import read_json
@@ -344,6 +344,13 @@ def _record(run: Run, **outcome: Any) -> None:
         print(f"vitexp: {reason}", file=sys.stderr)
 
 
+def _outcome(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, Interrupted):
+        return {"state": "interrupted", "exit_code": error.exit_code, "reason": str(error)}
+    code = error.exit_code if isinstance(error, VitexpError) else 1
+    return {"state": "failed", "exit_code": code, "reason": str(error) or type(error).__name__}
+
+
 @contextmanager
 def working(run: Run) -> Iterator[None]:
     """Record in run.json how the work in the folder ends, with the full traceback in log.txt, and let go of it."""
@@ -353,14 +360,14 @@ def working(run: Run) -> Iterator[None]:
         log.info("begun by process %d on %s", os.getpid(), platform.node())
         try:
             yield
-        except Interrupted as stopped:
-            stopped.in_run = True
-            outcome = {"state": "interrupted", "exit_code": stopped.exit_code, "reason": str(stopped)}
-            raise
         except BaseException as error:
-            code = error.exit_code if isinstance(error, VitexpError) else 1
-            outcome = {"state": "failed", "exit_code": code, "reason": str(error) or type(error).__name__}
-            log.exception("the run failed")
+            stopped = behind(error)
+            outcome = _outcome(stopped or error)
+            if stopped is not error:
+                log.exception("the run failed" if stopped is None else "on top of the interrupt")
+            if stopped is not None:
+                stopped.in_run = True
+                raise stopped from None
             raise
         finally:
             log.info("ended: %s", outcome["state"])

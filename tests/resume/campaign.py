@@ -242,14 +242,17 @@ def signals(runs: int, most: int, draw: random.Random, root: Path) -> int:
         code = in_place(place, lambda: forked(lambda: main(words), meanwhile=strike))
         delays.append(time.perf_counter() - sent[0])
         (run,) = all_runs(place / "outputs")
-        stopped = code == 128 + signum and run.state == "interrupted"
+        log = (run.path / "log.txt").read_text()[-4000:]
+        # `done` where the signal came while the page of the finished run was written
+        stopped = code == 128 + signum and run.state in ("interrupted", "done")
         finished = code == 0 and run.state == "done"  # the signal came when all was over
         again = in_place(place, lambda: forked(lambda: main(["resume", "quiet=true"])))
         parts = differing(expected, outcome(place))
         if not (stopped or finished) or again != 0 or parts:
             bad += 1
             print(
-                f"run {number}: {signum!r} gave {code}, state {run.state}, then {again}; differing: {parts}", flush=True
+                f"run {number}: {signum!r} gave {code}, state {run.state}, then {again}; differing: {parts}\n{log}",
+                flush=True,
             )
     delays.sort()
     slow = delays[int(0.95 * (len(delays) - 1))]

@@ -20,7 +20,7 @@ from filelock import Timeout
 from vitexp.command import Command, call
 from vitexp.config import register
 from vitexp.errors import VitexpError
-from vitexp.interrupt import Interrupted, ignore, install
+from vitexp.interrupt import Interrupted, behind, ignore, install
 from vitexp.process import end_with_parent, follow_first, is_first
 from vitexp.run import open_run
 from vitexp.sweep.folder import FINISHED, FROZEN, STATE, Job, read_state
@@ -66,19 +66,24 @@ def _run(job: Job) -> int:
             started=datetime.now().astimezone().isoformat(timespec="seconds"),
         )
         outcome["metrics"] = _work(job)
-    except VitexpError as error:
-        outcome = {"state": "failed", "exit_code": error.exit_code, "reason": str(error)}
-        print(f"vitexp: {error}", file=sys.stderr)
-    except Interrupted as stopped:
-        outcome = {"state": "interrupted", "exit_code": stopped.exit_code, "reason": str(stopped)}
-        print(f"vitexp: {stopped}", file=sys.stderr)
-    except Exception as error:  # noqa: BLE001  (a bug ends this job, not the sweep)
-        traceback.print_exc()
-        outcome = {"state": "failed", "exit_code": 1, "reason": f"{type(error).__name__}: {error}"}
+    except (Exception, Interrupted) as error:  # noqa: BLE001  (a bug ends this job, not the sweep)
+        outcome = _ending(error)
     ignore()  # the end is near: nothing may keep it from the record
     seconds = job.record["seconds"] + time.perf_counter() - start
     job.update(**outcome, seconds=round(seconds, 3))
     return int(outcome["exit_code"])
+
+
+def _ending(error: BaseException) -> dict[str, Any]:
+    """Say why the job ended; what job.json has of it."""
+    if (stopped := behind(error)) is not None:
+        print(f"vitexp: {stopped}", file=sys.stderr)
+        return {"state": "interrupted", "exit_code": stopped.exit_code, "reason": str(stopped)}
+    if isinstance(error, VitexpError):
+        print(f"vitexp: {error}", file=sys.stderr)
+        return {"state": "failed", "exit_code": error.exit_code, "reason": str(error)}
+    traceback.print_exc()
+    return {"state": "failed", "exit_code": 1, "reason": f"{type(error).__name__}: {error}"}
 
 
 def _work(job: Job) -> dict[str, Any]:
