@@ -147,13 +147,18 @@ def test_only_what_can_be_resumed_is_said_to_be(verb: str, in_run: bool, resumes
     assert ("vitexp resume" in capsys.readouterr().err) == resumes
 
 
-def test_an_error_on_top_of_an_interrupt_is_no_bug(monkeypatch, capsys) -> None:
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_an_error_on_top_of_an_interrupt_is_no_bug_and_one_process_says_so(rank: str, monkeypatch, capsys) -> None:
     def stopped(arguments):
         raise SystemError("returned a result with an exception set") from Interrupted(signal.SIGTERM)
 
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(cli, "follow_first", lambda: None)
     monkeypatch.setattr(cli, "dispatch", stopped)
     assert main([]) == 143
-    assert "bug" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "bug" not in said
+    assert ("stopped by SIGTERM" in said) == (rank == "0")
 
 
 def test_too_little_memory_says_what_to_lower(monkeypatch, capsys) -> None:

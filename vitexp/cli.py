@@ -18,7 +18,7 @@ from vitexp.command import VERBS, Command, call, implied
 from vitexp.errors import ConfigError, VitexpError
 from vitexp.help import help_text
 from vitexp.interrupt import Interrupted, behind, install
-from vitexp.process import follow_first, started
+from vitexp.process import follow_first, is_first, started
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _answer(error: BaseException, arguments: list[str]) -> int:
     """Say what ended the command; its exit code."""
     if (stopped := behind(error)) is not None:
-        _say(f"{stopped}{_how_to_go_on(arguments, stopped)}", style="yellow")
+        if is_first():  # each process of a run gets the signal
+            _say(f"{stopped}{_how_to_go_on(arguments, stopped)}", style="yellow")
         return stopped.exit_code
     if isinstance(error, VitexpError):
         return _fail(error)

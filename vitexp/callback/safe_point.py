@@ -40,6 +40,7 @@ class SafePoint(Checkpoint):
         self.best_epoch: int | None = None
         self._saved_at = time.monotonic()
         self._signum: int | None = None
+        self._speaks = False  # one process of a run does
         self._position: dict[str, int] = {}
         self._earlier: dict[int, Any] = {}
         self._grace: threading.Timer | None = None
@@ -51,6 +52,7 @@ class SafePoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals; Lightning has set its own by now."""
+        self._speaks = trainer.is_global_zero
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:
                 self._earlier[signum] = signal.signal(signum, self._request)
@@ -148,7 +150,8 @@ class SafePoint(Checkpoint):
             self._restore_signals()
             raise Interrupted(signum)
         self._signum = signum
-        os.write(sys.stderr.fileno(), b"\nvitexp: stopping at the next safe point (again: at once)\n")
+        if self._speaks:
+            os.write(sys.stderr.fileno(), b"\nvitexp: stopping at the next safe point (again: at once)\n")
         self._grace = threading.Timer(GRACE_S, os.kill, (os.getpid(), signum))
         self._grace.daemon = True
         self._grace.start()
