@@ -71,9 +71,8 @@ class Throughput(Callback):
         counts = torch.tensor(
             [self._tokens, self._cells, self._total, *self._session], dtype=torch.float64, device=pl_module.device
         )
-        gathered: Any = pl_module.all_gather(counts)
-        total: list[float] = gathered.reshape(-1, 5).sum(0).tolist()
-        return total
+        total: Any = pl_module.trainer.strategy.reduce(counts, reduce_op="sum")
+        return list(total.tolist())
 
     def _start(self) -> None:
         self._started, self._session = perf_counter(), [0, 0]

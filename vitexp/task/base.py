@@ -75,10 +75,8 @@ class Task(LightningModule):
         *sums, count = self._over_processes(self._sums)
         self.log_epoch({name: float(value / count) for name, value in zip(self.means, sums, strict=True)})
 
-    def _over_processes(self, sums: Tensor) -> Tensor:
-        gathered: Any = self.all_gather(sums)
-        total: Tensor = gathered.reshape(-1, len(sums)).sum(0)
-        return total
+    def _over_processes(self, sums: Tensor) -> Any:
+        return self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")  # which works in place
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the groups, the schedule one value a step."""
