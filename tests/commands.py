@@ -1,7 +1,7 @@
 """A checked command, as the verbs receive it; not a test itself."""
 
-from vitexp.command import Command
-from vitexp.config import canonical, compose
+from vitexp.config.command import Command
+from vitexp.config.compose import canonical, compose
 
 
 def command(*words: str) -> Command:

@@ -4,10 +4,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from tiny import patch_stem
 from torch import Tensor
 from torch.nn import functional as F
 
+from tests.tiny import patch_stem
 from vitexp.attention.reattention import Reattention
 from vitexp.attention.softmax import Softmax
 from vitexp.layer.deep_stem import DeepStem

@@ -3,8 +3,7 @@
 from functools import partial
 from typing import Any
 
-from tiny import randomise, tiny_vit
-
+from tests.tiny import randomise, tiny_vit
 from vitexp.layer.resnet_stem import ResNetStem
 from vitexp.model.vit import ViT
 

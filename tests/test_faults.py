@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vitexp import train
 from vitexp.checkpoint.safe_io import newest
 from vitexp.cli import main
-from vitexp.config import compose
+from vitexp.config.compose import compose
 from vitexp.errors import CheckpointError, ConfigError
-from vitexp.run import create, find, open_run
+from vitexp.run.folder import create, find, open_run
+from vitexp.verb import train
 
 TESTS = Path(__file__).parent
 SMALL = ["model=vit_nano", "model.depth=1", "data=fake", "bs=32", "epochs=1", "logger=none", "quiet=true"]
@@ -57,7 +57,7 @@ def test_a_signal_outside_training_is_obeyed_too(
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
 
-    place = "vitexp.train.build.build_data" if phase == "data" else "pytorch_lightning.Trainer.test"
+    place = "vitexp.verb.train.build.build_data" if phase == "data" else "pytorch_lightning.Trainer.test"
     monkeypatch.setattr(place, stop)
     assert main(SMALL) == 143
     assert ("vitexp resume" in capsys.readouterr().err) == (phase == "test"), "only where there is a run to continue"

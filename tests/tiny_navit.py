@@ -4,13 +4,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from tiny import patch_stem, randomise
 from torch import Tensor
 
+from tests.tiny import patch_stem, randomise
 from vitexp.attention.qknorm import QkNorm
+from vitexp.batch import PackedImages, grid_places, pack_images, to_patches
 from vitexp.layer.factorised_position import FactorisedPosition
 from vitexp.model.navit import NaViT
-from vitexp.packed import PackedImages, grid_places, pack_images, to_patches
 
 PATCH = 4
 SIZES = [(8, 12), (16, 16), (4, 20), (12, 8), (8, 12), (20, 4)]

@@ -1,6 +1,6 @@
 """From a configuration to the parts of a run; the only module that calls `instantiate`.
 
-A configuration is data, perhaps a stranger's: a `_target_` is called only if `vitexp.trusted` knows it.
+A configuration is data, perhaps a stranger's: a `_target_` is called only if `vitexp.config.targets` knows it.
 """
 
 import copy
@@ -19,12 +19,12 @@ from torch import nn
 from vitexp.checkpoint.adapter import put_adapter
 from vitexp.checkpoint.load import load_weights
 from vitexp.checkpoint.read import read_metadata
+from vitexp.config.targets import require_known
+from vitexp.config.untrusted import first_line
 from vitexp.errors import CheckpointError, ConfigError, VitexpError
-from vitexp.process import started
+from vitexp.files import parse_json
+from vitexp.machine.rank import started
 from vitexp.seeding import mix
-from vitexp.stranger import first_line
-from vitexp.strict_json import parse_json
-from vitexp.trusted import require_known
 
 _INIT = 101  # stream of the random numbers that initialise weights
 _PRECISION = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed", "16": "16-mixed"}

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.text import Text
 
 from vitexp import __version__
-from vitexp.command import VERBS, Command, call, implied
+from vitexp.config.command import VERBS, Command, call, implied
 from vitexp.errors import ConfigError, VitexpError
 from vitexp.help import help_text
-from vitexp.interrupt import Interrupted, behind, install
-from vitexp.process import follow_first, is_first, started
+from vitexp.machine.rank import follow_first, is_first, started
+from vitexp.machine.signals import Interrupted, behind, install
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def dispatch(arguments: Sequence[str]) -> int:
     if options.info:
         return _hand_to_hydra(["--info", options.info], words)
     if verb == "list":
-        from vitexp.list import print_list
+        from vitexp.verb.list import print_list
 
         return print_list(words)
     if options.multirun:
@@ -80,8 +80,8 @@ def dispatch(arguments: Sequence[str]) -> int:
 
 
 def _single(verb: str, words: list[str], arguments: Sequence[str], options: argparse.Namespace) -> int:
-    from vitexp.config import canonical, compose, to_yaml
-    from vitexp.slurm import requeued
+    from vitexp.config.compose import canonical, compose, to_yaml
+    from vitexp.run.slurm import requeued
 
     words = implied(verb, words)
     cfg = compose(words, config_dirs=options.config_dir)
@@ -131,7 +131,7 @@ def _hand_to_hydra(flags: list[str], words: list[str]) -> int:
     """Let Hydra answer `--info` and tab completion, which are about its own machinery."""
     import hydra
 
-    from vitexp.config import canonical, conf_dir, register
+    from vitexp.config.compose import canonical, conf_dir, register
 
     register()
     if "COMP_LINE" in os.environ:

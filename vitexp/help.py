@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from vitexp.command import VERBS
+from vitexp.config.command import VERBS
 
 EXAMPLES = (
     ("vitexp", "train the small ViT on the bundled digits"),
@@ -43,8 +43,8 @@ def help_text(verb: str | None = None) -> RenderableType:
         return Text.assemble(
             (f"vitexp {verb}", "bold"), f"  {VERBS[verb][1]}\n", f"Keys and values: vitexp {verb} --cfg job"
         )
-    from vitexp.config import options
-    from vitexp.schema import ALIASES, GROUPS
+    from vitexp.config.compose import options
+    from vitexp.config.schema import ALIASES, GROUPS
 
     groups = [(f"{group}=", ", ".join(options(group))) for group in GROUPS]
     aliases = [(f"{short}=", key) for short, key in ALIASES.items()]

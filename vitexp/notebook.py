@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from vitexp import config
+from vitexp.config import compose as config
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,8 +32,8 @@ def load_run(reference: str = "last", *, outputs: str | Path = "outputs") -> "nn
         outputs: where the runs are.
     """
     from vitexp import build
-    from vitexp.evaluate import trained_on
-    from vitexp.run import find
+    from vitexp.run.folder import find
+    from vitexp.verb.evaluate import trained_on
 
     config.register()
     run = find(reference, Path(outputs))

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from subjects import subject
-from tiny import tiny_swinv2, tiny_vit
 from torch import nn
 from torch.nn import functional as F
 
+from tests.analysis.subjects import subject
+from tests.tiny import tiny_swinv2, tiny_vit
 from vitexp.analysis.amplitude import Amplitude
 from vitexp.attention.softmax import Softmax
 from vitexp.errors import ConfigError

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from subjects import subject
-from tiny import tiny_vit
 from torch import Tensor, nn
 
+from tests.analysis.subjects import subject
+from tests.tiny import tiny_vit
 from vitexp.analysis.distance import Cells, Distance
 from vitexp.errors import ConfigError
 

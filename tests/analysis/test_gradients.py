@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from subjects import subject
-from tiny import randomise, tiny_vit
 from torch import nn
 from torch.nn import functional as F
 
+from tests.analysis.subjects import subject
+from tests.tiny import randomise, tiny_vit
 from vitexp.analysis.gradients import block_gradients
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from subjects import subject
-from tiny import randomise, tiny_vit
 
+from tests.analysis.subjects import subject
+from tests.tiny import randomise, tiny_vit
 from vitexp.analysis.heads import HeadSimilarity, nearest_fellow
 from vitexp.errors import ConfigError
 

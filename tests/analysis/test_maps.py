@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tiny import randomise, tiny_vit
 from torch import nn
 
+from tests.tiny import randomise, tiny_vit
 from vitexp.analysis.maps import as_tokens, attentions, blocks, look
 from vitexp.attention.base import DenseAttention
 from vitexp.errors import ConfigError

@@ -4,15 +4,15 @@ import math
 
 import pytest
 import torch
-from subjects import subject
 
+from tests.analysis.subjects import subject
 from vitexp import build
 from vitexp.analysis.amplitude import Amplitude
 from vitexp.analysis.distance import Cells, Distance
 from vitexp.analysis.heads import HeadSimilarity
 from vitexp.analysis.rollout import Rollout
 from vitexp.analysis.similarity import Similarity
-from vitexp.config import compose
+from vitexp.config.compose import compose
 from vitexp.errors import ConfigError
 
 MODELS = {

@@ -1,9 +1,9 @@
 """Parts are entered and left in pairs, forward and back, and the model is left as it was."""
 
 import torch
-from subjects import subject
-from tiny import tiny_vit
 
+from tests.analysis.subjects import subject
+from tests.tiny import tiny_vit
 from vitexp.analysis.parts import part_of, parts_of, passing
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from subjects import subject
-from tiny import tiny_vit
 
+from tests.analysis.subjects import subject
+from tests.tiny import tiny_vit
 from vitexp.analysis.profile import KINDS, Profile, Profiled, _macs, kind_of
 from vitexp.build import count_macs
 from vitexp.errors import ConfigError

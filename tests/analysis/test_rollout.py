@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from subjects import subject
-from tiny import tiny_vit
 
+from tests.analysis.subjects import subject
+from tests.tiny import tiny_vit
 from vitexp.analysis.rollout import Rollout, half_share, require_grid, roll_out
 from vitexp.errors import ConfigError
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from subjects import subject
-from tiny import randomise, tiny_vit
 from torch import nn
 from torch.nn import functional as F
 
+from tests.analysis.subjects import subject
+from tests.tiny import randomise, tiny_vit
 from vitexp.analysis.gram import CosineSums, cosines
 from vitexp.analysis.maps import look
 from vitexp.analysis.similarity import Similarity, off_diagonal
@@ -184,10 +184,10 @@ for p in range(len(stack)):
 MEASURE = """
 import json, resource, sys, time
 import torch
-sys.path[:0] = sys.argv[3:]
-from subjects import subject
-from test_similarity import build, look
-from tiny import patch_stem, tiny_vit
+sys.path.insert(0, sys.argv[3])
+from tests.analysis.subjects import subject
+from tests.analysis.test_similarity import build, look
+from tests.tiny import patch_stem, tiny_vit
 torch.set_num_threads(1)
 model = tiny_vit(image_size=224, stem=patch_stem(16), depth=32, dim=192, num_heads=12).eval()
 looked = subject(model, count=int(sys.argv[1]), size=224)
@@ -201,7 +201,7 @@ print(json.dumps({"seconds": round(seconds, 4), "mebibytes": round(grown)}))
 
 def measured_apart(count: int, work: str) -> dict[str, float]:
     """Seconds an image, and how much the largest memory of a process of its own has grown."""
-    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    command = [sys.executable, "-c", MEASURE, str(count), work, *folders]
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", MEASURE, str(count), work, root]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)

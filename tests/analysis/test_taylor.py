@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from subjects import subject
-from tiny import randomise, tiny_vit
 from torch import nn
 from torch.nn import functional as F
 
+from tests.analysis.subjects import subject
+from tests.tiny import randomise, tiny_vit
 from vitexp.analysis.gates import derivatives, gated, open_gates, unit_macs
 from vitexp.analysis.taylor import Plan, Taylor, slice_model
 from vitexp.build import build_model, count_macs
-from vitexp.config import compose
+from vitexp.config.compose import compose
 from vitexp.errors import ConfigError
 from vitexp.model.narrow import Narrow
 

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from subjects import subject
-from tiny import tiny_vit
 from torch import nn
 
+from tests.analysis.subjects import subject
+from tests.tiny import tiny_vit
 from vitexp.analysis.transfer import Transfer, trained_windows
-from vitexp.config import compose
+from vitexp.config.compose import compose
 from vitexp.errors import ConfigError
-from vitexp.subject import _changed
+from vitexp.run.measure import _changed
 
 
 def build(sizes: list[int], windows: list[int], finetune_epochs: int = 0) -> Transfer:

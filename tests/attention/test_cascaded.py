@@ -4,9 +4,9 @@ from functools import partial
 
 import pytest
 import torch
-from tiny import tiny_vit
 from torch import nn
 
+from tests.tiny import tiny_vit
 from vitexp.attention.cascaded import Cascaded, absolute_offsets, to_map, to_tokens
 from vitexp.errors import ConfigError
 

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from vitexp.attention.base import DenseAttention, variant_class
-from vitexp.config import conf_dir
+from vitexp.config.compose import conf_dir
 from vitexp.errors import ConfigError
 
 DIM, HEADS, GRID, BATCH, CONTEXT = 24, 3, (3, 4), 2, 5

@@ -5,9 +5,9 @@ from functools import partial
 
 import pytest
 import torch
-from tiny import tiny_vit
 from torch.nn import functional as F
 
+from tests.tiny import tiny_vit
 from vitexp.attention.cosine import Cosine
 from vitexp.errors import ConfigError
 

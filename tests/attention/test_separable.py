@@ -4,9 +4,9 @@ from functools import partial
 
 import pytest
 import torch
-from tiny import tiny_vit
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.tiny import tiny_vit
 from vitexp.attention.separable import Separable
 from vitexp.errors import ConfigError
 

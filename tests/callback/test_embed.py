@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 
 from vitexp.callback.embed import embed
 from vitexp.cli import main
-from vitexp.config import compose
+from vitexp.config.compose import compose
 from vitexp.errors import ResourceError
 from vitexp.regime.head import head
-from vitexp.run import find
+from vitexp.run.folder import find
 from vitexp.task.classify import Classify
 
 SMALL = ["model=vit_nano", "data=fake", "data.sizes=[48,16,32]", "bs=16", "epochs=2", "logger=none", "quiet=true"]
@@ -20,7 +20,7 @@ SMALL += ["model.pool=token", "optimizer=sgd", "lr=0.1"]  # Adam turns rounding 
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vitexp.fit._draw", lambda *parts: None)
+    monkeypatch.setattr("vitexp.run.fit._draw", lambda *parts: None)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from vitexp import interrupt
 from vitexp.callback import safe_point as module
 from vitexp.callback.finite import Finite
 from vitexp.callback.safe_point import SafePoint
-from vitexp.interrupt import Interrupted
+from vitexp.machine import signals as interrupt
+from vitexp.machine.signals import Interrupted
 
 
 class Checkpoints:

@@ -5,8 +5,8 @@ import re
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import conv_stem, randomise, tiny_vit
 
+from tests.tiny import conv_stem, randomise, tiny_vit
 from vitexp.checkpoint.load import export_names, load_weights
 from vitexp.errors import CheckpointError
 from vitexp.layer.position import resize_position

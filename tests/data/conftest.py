@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from vitexp.build import make
-from vitexp.config import compose
+from vitexp.config.compose import compose
 from vitexp.data.base import ImageData
 
 

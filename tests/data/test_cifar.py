@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from vitexp.data import cifar
-from vitexp.data.archive import data_root as folder_of_sets
 from vitexp.data.base import ImageData
 from vitexp.data.cifar import read_records
+from vitexp.data.file.fetch import data_root as folder_of_sets
 from vitexp.errors import ConfigError, DataError
 
 Make = Callable[..., ImageData]

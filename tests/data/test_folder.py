@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vitexp.data.base import ImageData
-from vitexp.data.scan import class_folders, scan
+from vitexp.data.file.scan import class_folders, scan
 from vitexp.errors import ConfigError, DataError
 
 Make = Callable[..., ImageData]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from test_criterion import make as make_criterion
 from test_criterion import target
-from tiny import randomise
-from tiny_detr import padded_batch, tiny_detr
 
+from tests.tiny import randomise
+from tests.tiny_detr import padded_batch, tiny_detr
 from vitexp.detection.denoising import Denoising
 from vitexp.errors import ConfigError
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.distributed
 from test_criterion import make
-from tiny_detr import tiny_detr, tiny_resnet
 from torch.nn.parallel import DistributedDataParallel
+
+from tests.tiny_detr import tiny_detr, tiny_resnet
 
 
 def batch() -> tuple[torch.Tensor, list[dict[str, torch.Tensor]]]:

@@ -4,9 +4,9 @@ from functools import partial
 
 import pytest
 import torch
-from tiny import conv_stem, tiny_vit
 from torch import nn
 
+from tests.tiny import conv_stem, tiny_vit
 from vitexp.layer.conv_norm import ConvNorm
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tiny import conv_stem, patch_stem
 
+from tests.tiny import conv_stem, patch_stem
 from vitexp.errors import ConfigError
 from vitexp.layer.patch_embed import PatchEmbed, patch_grid
 

@@ -8,7 +8,7 @@ import torch
 from hydra.utils import instantiate
 
 from vitexp.build import count_macs
-from vitexp.config import compose, conf_dir
+from vitexp.config.compose import compose, conf_dir
 from vitexp.layer.relative_bias import ContinuousBias
 
 # 1,000 classes at 384 pixels: the authors' models_test.py, re-measured with timm.

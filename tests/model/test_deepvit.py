@@ -4,13 +4,13 @@ from functools import cache
 
 import pytest
 import torch
-from deep import DEPTH, HEADS, SOFTMAX, tiny_deepvit
 from hydra.utils import instantiate
-from tiny import randomise
 
+from tests.deep import DEPTH, HEADS, SOFTMAX, tiny_deepvit
+from tests.tiny import randomise
 from vitexp.attention.reattention import Reattention
 from vitexp.attention.softmax import Softmax
-from vitexp.config import compose
+from vitexp.config.compose import compose
 from vitexp.errors import ConfigError
 from vitexp.layer.deep_stem import DeepStem
 

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import randomise, tiny_vit
-from tiny_detr import SOFTMAX, padded_batch, tiny_detr, tiny_resnet
 
+from tests.tiny import randomise, tiny_vit
+from tests.tiny_detr import SOFTMAX, padded_batch, tiny_detr, tiny_resnet
+from vitexp.benchmark.detector import hugging_face
 from vitexp.checkpoint.load import export_names
 from vitexp.detection.criterion import Criterion
 from vitexp.detection.matcher import Matcher
 from vitexp.errors import ConfigError
 from vitexp.model.detr import Detr
 from vitexp.model.resnet import ResNet
-from vitexp.speed.detector import hugging_face
 
 TARGETS = [
     {"labels": torch.tensor([1, 3]), "boxes_cxcywh": torch.tensor([[0.4, 0.5, 0.3, 0.2], [0.7, 0.2, 0.1, 0.3]])},

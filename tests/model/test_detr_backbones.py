@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitexp.build import make
-from vitexp.config import compose
+from vitexp.config.compose import compose
 
 FAMILIES = ["vit_nano", "vit_rti_16", "deepvit_s", "swinv2", "efficientvit_m0", "mobilevit_xxs", "mobilevitv2_050"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vitexp.build import count_macs, count_parameters, make
-from vitexp.config import compose, conf_dir
+from vitexp.config.compose import compose, conf_dir
 from vitexp.errors import ConfigError
 
 # Of the authors' code, measured: trainable parameters, tensors in the state dict.

@@ -6,12 +6,12 @@ from functools import cache, partial
 import pytest
 import torch
 from hydra.utils import instantiate
-from tiny_efficientvit import tiny_efficientvit, trained
 from torch import nn
 
+from tests.tiny_efficientvit import tiny_efficientvit, trained
 from vitexp.attention.cascaded import Cascaded
 from vitexp.attention.softmax import Softmax
-from vitexp.config import compose
+from vitexp.config.compose import compose
 from vitexp.errors import ConfigError
 from vitexp.model.efficientvit import Sandwich
 from vitexp.optim.group import parameter_groups

@@ -4,13 +4,13 @@ from functools import cache
 
 import pytest
 import torch
-from hybrid import resnet_stem, timm_hybrid, tiny_hybrid
 from hydra.utils import instantiate
-from tiny import randomise
 from torch.nn import functional as F
 
+from tests.hybrid import resnet_stem, timm_hybrid, tiny_hybrid
+from tests.tiny import randomise
 from vitexp.checkpoint.load import load_weights
-from vitexp.config import compose
+from vitexp.config.compose import compose
 from vitexp.errors import ConfigError
 from vitexp.layer.resnet_stem import Bottleneck, shrink
 from vitexp.layer.std_conv import StdConv, same_padding

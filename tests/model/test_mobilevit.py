@@ -4,10 +4,10 @@ from functools import partial
 
 import pytest
 import torch
-from tiny_mobile import XXS, mobilevit, trained
 from torch import nn
 from torch.nn import functional as F
 
+from tests.tiny_mobile import XXS, mobilevit, trained
 from vitexp.attention.separable import Separable
 from vitexp.attention.softmax import Softmax
 from vitexp.errors import ConfigError

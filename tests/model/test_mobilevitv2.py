@@ -5,11 +5,11 @@ from functools import partial
 import pytest
 import torch
 import yaml
-from tiny_mobile import V2_050, mobilevitv2, trained
 from torch import nn
 
+from tests.tiny_mobile import V2_050, mobilevitv2, trained
 from vitexp.attention.softmax import Softmax
-from vitexp.config import conf_dir
+from vitexp.config.compose import conf_dir
 from vitexp.errors import ConfigError
 from vitexp.layer.pixel_sets import split_sets
 from vitexp.model.mobilevitv2 import MobileBlockV2

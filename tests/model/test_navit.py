@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from tiny_navit import PATCH, images, packed, tiny_navit, tokens_of
 
+from tests.tiny_navit import PATCH, images, packed, tiny_navit, tokens_of
 from vitexp.attention.qknorm import QkNorm
+from vitexp.batch import PackedImages, grid_places, pack_images, to_patches
 from vitexp.build import make
-from vitexp.config import compose
+from vitexp.config.compose import compose
 from vitexp.errors import ConfigError
 from vitexp.model.vit import ViT
-from vitexp.packed import PackedImages, grid_places, pack_images, to_patches
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 CPU_KERNELS = ["mask", "split", "jagged"]

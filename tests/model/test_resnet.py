@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tiny_detr import tiny_resnet
 from torchvision.models import resnet
 from torchvision.ops.misc import FrozenBatchNorm2d
 
+from tests.tiny_detr import tiny_resnet
 from vitexp.errors import ConfigError
 from vitexp.model.resnet import FrozenBottleneck, ResNet
 

@@ -5,14 +5,14 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tiny import randomise, tiny_swinv2
 from torch.utils.checkpoint import checkpoint
 
+from tests.tiny import randomise, tiny_swinv2
 from vitexp.attention.base import DenseAttention
 from vitexp.attention.softmax import Softmax
 from vitexp.build import make
 from vitexp.checkpoint.load import export_names
-from vitexp.config import compose
+from vitexp.config.compose import compose
 from vitexp.errors import ConfigError
 from vitexp.optim.group import layer_of, parameter_groups
 
@@ -253,7 +253,7 @@ def test_parameterised_bias_of_another_window_is_resized(tmp_path):
 
 
 def test_the_published_model_has_the_logits_of_timm():
-    """Toy geometries, padding and other origins: tests/checkpoint/test_names_swinv2.py."""
+    """Toy geometries, padding and other origins: tests/checkpoint/names/test_swinv2.py."""
     import timm
 
     cfg = compose(["model=swinv2", "size=256", "data.channels=3", "data.num_classes=1000"])

@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 import torch
-from tiny import conv_stem, patch_stem, randomise, tiny_vit
 
+from tests.tiny import conv_stem, patch_stem, randomise, tiny_vit
 from vitexp.attention.softmax import Softmax
 from vitexp.checkpoint.load import export_names
 from vitexp.errors import ConfigError

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from torch import nn
-from trained import assert_only_moves, count, encoder, regime, trainable, vit_b32
 
+from tests.regime.trained import assert_only_moves, count, encoder, regime, trainable, vit_b32
 from vitexp.errors import ConfigError
 from vitexp.model.classifier import Classifier
 from vitexp.optim.group import parameter_groups

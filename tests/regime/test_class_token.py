@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tiny import tiny_vit
 from torch import nn
-from trained import assert_only_moves, count, encoder, random_images, regime, train, trainable, vit_b32
 
+from tests.regime.trained import assert_only_moves, count, encoder, random_images, regime, train, trainable, vit_b32
+from tests.tiny import tiny_vit
 from vitexp.errors import ConfigError
 
 NAMES = {"class_token", "head.weight", "head.bias"}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from trained import encoder, random_images, regime, train, trainable
 
+from tests.regime.trained import encoder, random_images, regime, train, trainable
 from vitexp.checkpoint.adapter import Adapter, read_adapter, trained_names, write_adapter
 from vitexp.errors import CheckpointError
 

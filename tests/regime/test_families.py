@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from deep import tiny_deepvit
-from hybrid import tiny_hybrid
-from tiny import tiny_swinv2, tiny_vit
-from tiny_efficientvit import tiny_efficientvit
-from tiny_mobile import mobilevit, mobilevitv2
-from trained import regime, trainable
 
-from vitexp.config import options
+from tests.deep import tiny_deepvit
+from tests.hybrid import tiny_hybrid
+from tests.regime.trained import regime, trainable
+from tests.tiny import tiny_swinv2, tiny_vit
+from tests.tiny_efficientvit import tiny_efficientvit
+from tests.tiny_mobile import mobilevit, mobilevitv2
+from vitexp.config.compose import options
 from vitexp.errors import ConfigError
 
 # Each with the side of its images.

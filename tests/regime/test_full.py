@@ -1,8 +1,8 @@
 """Full fine-tuning: every parameter moves in one step, and the head fits the data."""
 
 import torch
-from tiny import tiny_vit
 
+from tests.tiny import tiny_vit
 from vitexp.regime.full import full
 
 

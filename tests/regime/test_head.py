@@ -6,12 +6,12 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from tiny import conv_stem, tiny_vit
-from tiny_efficientvit import tiny_efficientvit
 from torch import nn
 
+from tests.tiny import conv_stem, tiny_vit
+from tests.tiny_efficientvit import tiny_efficientvit
 from vitexp.checkpoint.adapter import trained_names, without_base
-from vitexp.config import conf_dir
+from vitexp.config.compose import conf_dir
 from vitexp.errors import ConfigError
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 import torch
-from trained import assert_only_moves, count, encoder, random_images, regime, train, trainable, vit_b32
 
+from tests.regime.trained import assert_only_moves, count, encoder, random_images, regime, train, trainable, vit_b32
 from vitexp.errors import ConfigError
 
 pytest.importorskip("peft")

@@ -5,14 +5,24 @@ from functools import partial
 
 import pytest
 import torch
-from tiny import tiny_vit
-from trained import MAPS, assert_only_moves, count, encoder, random_images, regime, train, trainable, vit_b32
 
+from tests.regime.trained import (
+    MAPS,
+    assert_only_moves,
+    count,
+    encoder,
+    random_images,
+    regime,
+    train,
+    trainable,
+    vit_b32,
+)
+from tests.tiny import tiny_vit
 from vitexp.attention.base import DenseAttention
 from vitexp.build import count_parameters
 from vitexp.errors import ConfigError
-from vitexp.headline import trained_parts
 from vitexp.optim.group import parameter_groups
+from vitexp.run.header import trained_parts
 
 NAMES = {"class_token", "head.weight", "head.bias", "blocks.0.memory", "blocks.1.memory"}
 

@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
-from trained import MAPS, assert_only_moves, encoder, random_images, regime, train, trainable
 
+from tests.regime.trained import MAPS, assert_only_moves, encoder, random_images, regime, train, trainable
 from vitexp.build import build_model
-from vitexp.config import compose
+from vitexp.config.compose import compose
 from vitexp.regime.masked import MaskedMemory, TaskMemory, attention_mask
 from vitexp.regime.memory_masked import new_task
 

@@ -1,7 +1,8 @@
 """Deep prompts: what the authors' code computes, prompts going through each block and thrown away behind it."""
 
 import torch
-from trained import assert_only_moves, count, encoder, random_images, regime, trainable, vit_b32
+
+from tests.regime.trained import assert_only_moves, count, encoder, random_images, regime, trainable, vit_b32
 
 NAMES = {"head.weight", "head.bias", "blocks.0.memory", "blocks.1.memory"}
 

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from tiny import conv_stem, patch_stem, tiny_vit
 from torch import Tensor, nn
 
+from tests.tiny import conv_stem, patch_stem, tiny_vit
 from vitexp.attention.base import variant_class
 from vitexp.attention.softmax import Softmax
-from vitexp.config import conf_dir
+from vitexp.config.compose import conf_dir
 from vitexp.optim.group import parameter_groups
 
 # The attentions that memory works on, by the flags of their classes.

@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from toy import FILES, MEMORY, TOY, differing, images, in_place, outcome, session, steps
 
+from tests.resume.toy import FILES, MEMORY, TOY, differing, images, in_place, outcome, session, steps
 from vitexp.checkpoint.safe_io import LAST, SafeCheckpointIO, newest
 from vitexp.cli import main
 from vitexp.errors import ResourceError
-from vitexp.run import all_runs
+from vitexp.run.folder import all_runs
 
 # Six epochs of four steps: 24 places to go on from, 23 of them before the end.
 LONG = [*TOY, "epochs=6"]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from toy import FILES, MEMORY, TOY, Death, differing, images, in_place, outcome, session
 
+from tests.resume.toy import FILES, MEMORY, TOY, Death, differing, images, in_place, outcome, session
 from vitexp import seeding
 from vitexp.callback.average import Average
 from vitexp.callback.step_keys import StepKeys

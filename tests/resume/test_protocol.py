@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import FILES, MEMORY, TOY, Death, differing, images, in_place, outcome, session, steps
+
+from tests.resume.toy import FILES, MEMORY, TOY, Death, differing, images, in_place, outcome, session, steps
 
 AFTER_EPOCH = ("on_validation_start", "on_validation_batch_end", "on_validation_end", "on_train_epoch_end")
 AT_END = ("on_train_end", "on_test_start", "on_test_end")
@@ -79,7 +80,8 @@ def test_a_run_killed_at_every_point_in_turn_ends_the_same(name: str, tmp_path: 
 )
 def test_the_campaign_finds_no_difference(campaign: list[str], said: str) -> None:
     """In a process of its own: a process that has trained cannot fork one that trains."""
-    script = Path(__file__).with_name("campaign.py")
-    done = subprocess.run([sys.executable, str(script), *campaign], capture_output=True, text=True)
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.resume.campaign", *campaign]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert said in done.stdout

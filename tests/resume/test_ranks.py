@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy import FILES, TOY, Death, images, in_place, session, steps
 
-from vitexp.run import find
+from tests.resume.toy import FILES, TOY, Death, images, in_place, session, steps
+from vitexp.run.folder import find
 
 # No dropout, which each process draws for itself, and no batch norm, which sees the images of its process.
 WORDS = [

@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
-from toy import MEMORY, TOY, Death, differing, in_place, outcome, session, steps
 
+from tests.resume.toy import MEMORY, TOY, Death, differing, in_place, outcome, session, steps
 from vitexp.cli import main
 from vitexp.errors import CheckpointError, ConfigError
-from vitexp.interrupt import Interrupted
-from vitexp.resume import ON_REQUEST
-from vitexp.run import find
-from vitexp.slurm import begun, job, requeued
+from vitexp.machine.signals import Interrupted
+from vitexp.run.folder import find
+from vitexp.run.slurm import begun, job, requeued
+from vitexp.verb.resume import ON_REQUEST
 
 WORDS = [*TOY, *MEMORY]
 HALF = ("on_train_batch_start", 3)
@@ -112,7 +112,7 @@ def test_a_job_number_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sigusr1_asks_for_another_turn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr("vitexp.slurm.ignore", lambda: None)
+    monkeypatch.setattr("vitexp.run.slurm.ignore", lambda: None)
     monkeypatch.setenv("SLURM_STEP_ID", "0")
     (tmp_path / "scontrol").write_text("#!/bin/sh\ntest $2 = 42\n")
     (tmp_path / "scontrol").chmod(0o755)

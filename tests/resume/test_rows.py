@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from rows import MODELS, REGIMES, ROWS, WITHOUT_TRAINING
 from test_cli_detect import squares
-from toy import Death, bare, command, differing, in_place, outcome, session
 
-from vitexp.config import conf_dir, options
-from vitexp.run import find
-from vitexp.train import train
+from tests.resume.rows import MODELS, REGIMES, ROWS, WITHOUT_TRAINING
+from tests.resume.toy import Death, bare, command, differing, in_place, outcome, session
+from vitexp.config.compose import conf_dir, options
+from vitexp.run.folder import find
+from vitexp.verb.train import train
 
 QUICK = ("logger=none", "quiet=true", "trainer.checkpoint_seconds=0", "trainer.log_every=1")
 DEFAULT = ("vit", "memory_masked")  # the others are slow

@@ -22,12 +22,11 @@ from omegaconf import DictConfig
 from PIL import Image
 from pytorch_lightning import Callback
 
-from vitexp import fit
-from vitexp.command import Command
-from vitexp.config import canonical, compose
-from vitexp.resume import ALLOWED, resume
-from vitexp.run import all_runs, find
-from vitexp.train import train
+from vitexp.config.command import Command
+from vitexp.config.compose import canonical, compose
+from vitexp.run.folder import all_runs, find, fit
+from vitexp.verb.resume import ALLOWED, resume
+from vitexp.verb.train import train
 
 # Two epochs of four steps of eight images; a checkpoint at every safe point, a row of metrics at every step.
 TOY = [
@@ -70,9 +69,9 @@ def bare(*deaths: Callback) -> Iterator[None]:
     """Without pages and pictures, and with callbacks that die."""
     original = fit._callbacks
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vitexp.fit._draw", lambda *parts: None)
-        patch.setattr("vitexp.pages.write_run_page", lambda run: run.path)
-        patch.setattr("vitexp.fit._callbacks", lambda *parts: [*original(*parts), *deaths])
+        patch.setattr("vitexp.run.fit._draw", lambda *parts: None)
+        patch.setattr("vitexp.verb.report.write_run_page", lambda run: run.path)
+        patch.setattr("vitexp.run.fit._callbacks", lambda *parts: [*original(*parts), *deaths])
         yield
 
 

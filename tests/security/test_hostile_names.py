@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vitexp.cli import main
-from vitexp.run import find
+from vitexp.run.folder import find
 
 ESCAPE = "\x1b[31mred\x1b[0m"
 NAMES = ["$(touch x)", f"`touch x`;{ESCAPE}", "<script>alert(1)</script>", "a\nb [bold]c[/bold] $\\frac{1}{0}$"]

@@ -14,7 +14,7 @@ READ = """
 import json, resource, sys, time
 from pathlib import Path
 from PIL import Image
-from vitexp.data.image import decode_image, open_image
+from vitexp.data.file.image import decode_image, open_image
 from vitexp.errors import DataError
 Image.preinit()
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

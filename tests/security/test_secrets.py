@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vitexp.cli import main
-from vitexp.run import find
+from vitexp.run.folder import find
 
 SMALL = ["data=fake", "size=8", "data.sizes=[16,8,8]", "bs=8", "epochs=1", "quiet=true"]
 CANARY = "canary-5e1f0c"

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from vitexp.build import make
 from vitexp.cli import main
-from vitexp.config import conf_dir
+from vitexp.config.compose import conf_dir
+from vitexp.config.targets import TARGETS, is_known, targets
 from vitexp.errors import ConfigError
-from vitexp.trusted import TARGETS, is_known, targets
 
 SMALL = ["data=fake", "size=8", "data.sizes=[16,8,8]", "bs=8", "epochs=1", "logger=none", "quiet=true"]
 HOSTILE = [
@@ -43,16 +43,16 @@ HOSTILE = [
     "hydra._internal.utils._locate",
     "vitexp.cli.os.system",
     "vitexp.cli.main",
-    "vitexp.run.subprocess.run",
-    "vitexp.run.write_json",
+    "vitexp.run.folder.subprocess.run",
+    "vitexp.run.folder.write_json",
     "vitexp.build.make",
-    "vitexp.data.archive.fetch",
-    "vitexp.data.archive.unpack",
-    "vitexp.data.archive.urllib.request.urlopen",
+    "vitexp.data.file.fetch.fetch",
+    "vitexp.data.file.fetch.unpack",
+    "vitexp.data.file.fetch.urllib.request.urlopen",
     "vitexp.data.fake.DataError",
     "vitexp.model.vit.torch.load",
     "vitexp.model.vit.ViT.load_state_dict",
-    "vitexp.callback.metrics_file.MetricsFile",
+    "vitexp.logger.metrics_file.MetricsFile",
     "vitexp.checkpoint.write.save_file",
     "vitexp..os.system",
     "vitexp",
@@ -64,10 +64,14 @@ HOSTILE = [
 def test_a_hostile_target_is_refused_before_it_is_called(target: str, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     inner = {"_target_": target, "_args_": [f"touch {marker}"]}
-    node = OmegaConf.create({"_target_": "vitexp.data.augment.Affine", "rotation": [inner], "shift": 0.0, "scale": 0.0})
+    node = OmegaConf.create(
+        {"_target_": "vitexp.data.augment.settings.Affine", "rotation": [inner], "shift": 0.0, "scale": 0.0}
+    )
     with pytest.raises(ConfigError, match="is refused"):
         make(
-            OmegaConf.create({"_target_": "vitexp.data.augment.Affine", "rotation": [node], "shift": 0.0, "scale": 0.0})
+            OmegaConf.create(
+                {"_target_": "vitexp.data.augment.settings.Affine", "rotation": [node], "shift": 0.0, "scale": 0.0}
+            )
         )
     assert not marker.exists()
 

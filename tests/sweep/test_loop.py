@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from sweeps import in_state, jobs, until
 
-from vitexp.config import compose
-from vitexp.interrupt import Interrupted
+from tests.sweeps import in_state, jobs, until
+from vitexp.config.compose import compose
+from vitexp.machine.signals import Interrupted
 from vitexp.report.sweep_screen import SweepScreen
 from vitexp.sweep.folder import FINISHED, Sweep, create_sweep, find_sweep
 from vitexp.sweep.loop import Listed, run_all
@@ -113,7 +113,7 @@ def test_killed_and_interrupted_jobs_say_so(signum: signal.Signals, tmp_path: Pa
 def test_jobs_stop_when_the_sweep_dies_and_the_next_one_waits_for_them(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, 2)
     (sweep.path / "hold").touch()
-    code = f"import sys; sys.path[:0] = {sys.path!r}; import test_loop as t; from pathlib import Path; "
+    code = f"import sys; sys.path[:0] = {sys.path!r}; import tests.sweep.test_loop as t; from pathlib import Path; "
     code += f"t.run(t.sweep_of(Path({str(tmp_path)!r}), 2))"
     sweep.release()
     process = subprocess.Popen([sys.executable, "-c", code], env=environment())

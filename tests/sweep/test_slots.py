@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vitexp.errors import ConfigError
-from vitexp.machine import free_memory
+from vitexp.machine.memory import free_memory
 from vitexp.sweep import slots
 from vitexp.sweep.slots import Share, shares, visible_devices
 
@@ -65,7 +65,7 @@ def test_gpus_are_counted_without_cuda(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_a_container_has_what_its_group_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vitexp.machine._GROUP", tmp_path)
+    monkeypatch.setattr("vitexp.machine.memory._GROUP", tmp_path)
     unlimited = free_memory()
     (tmp_path / "memory.max").write_text("max\n")
     assert free_memory() == pytest.approx(unlimited, rel=0.2)

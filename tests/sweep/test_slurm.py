@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from sweeps import jobs, start, until
 
-from vitexp.run import all_runs
+from tests.sweeps import jobs, start, until
+from vitexp.run.folder import all_runs
 
 WORDS = ("data=fake", "data.sizes=[256,32,32]", "bs=16", "epochs=60", "logger=none", "trainer.log_every=1")
 

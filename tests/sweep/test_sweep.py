@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from sweeps import TOY, finish, in_state, jobs, start, until
 
-from vitexp.run import open_run
+from tests.sweeps import TOY, finish, in_state, jobs, start, until
+from vitexp.run.folder import open_run
 from vitexp.sweep.slots import environment
 
 # Long enough to be caught at work, and saved at every safe point.

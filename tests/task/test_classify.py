@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from commands import command
-from tiny import tiny_vit
 from torch import Tensor, nn
 
+from tests.commands import command
+from tests.tiny import tiny_vit
 from vitexp import build
 from vitexp.errors import ConfigError
 from vitexp.optim.schedule import constant

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_detr import padded_batch, tiny_detr
 from torch import nn
 
+from tests.tiny_detr import padded_batch, tiny_detr
 from vitexp.detection.criterion import Criterion
 from vitexp.detection.matcher import Matcher
 from vitexp.detection.precision import precision as metric_of_coco

@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from vitexp.errors import ConfigError, ResourceError
-from vitexp.machine import free_on
+from vitexp.machine.memory import free_on
 
 # What of an augmentation draws random numbers, and the value at which it does not.
 _STILL = {"geometry": "none", "randaugment_ops": 0, "erasing_rate": 0, "mixup": 0, "cutmix": 0}

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 
 from vitexp.analysis.base import Analysis
 from vitexp.analysis.write import summary_table, write
-from vitexp.callback.logger import log_picture
+from vitexp.logger.choose import log_picture
 
 
 class Look(Callback):

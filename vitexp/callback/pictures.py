@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from vitexp.packed import PackedImages
+from vitexp.batch import PackedImages
 
 NUM_SHOWN = 25
 SIDE = 96  # pixels of a packed image's picture

@@ -21,7 +21,7 @@ from vitexp.callback.finite import Finite
 from vitexp.checkpoint.adapter import BASE, require_base, trained_names, without_base
 from vitexp.checkpoint.safe_io import BEST, LAST
 from vitexp.errors import CheckpointError
-from vitexp.interrupt import SIGNALS, Interrupted, is_echo
+from vitexp.machine.signals import SIGNALS, Interrupted, is_echo
 
 GRACE_S = 30.0
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from vitexp.packed import PackedImages
+from vitexp.batch import PackedImages
 
 
 class Throughput(Callback):

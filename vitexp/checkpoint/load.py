@@ -22,7 +22,7 @@ class Loadable(Protocol):
     """What loading reads off a model, besides its state dict.
 
     Attributes:
-        family: there is a module `vitexp.checkpoint.names_<family>` with the foreign names.
+        family: there is a module `vitexp.checkpoint.names.<family>` with the foreign names.
         head_names: tensors whose shape depends on the number of classes.
         position_tables: name -> number of prefix rows of each learned table (1, P + h*w, D) over `grid`.
         num_classes: of the head.
@@ -95,7 +95,7 @@ def export_names(model: Any) -> Tensors:
 
 
 def _names_module(model: Any) -> Any:
-    return import_module(f"vitexp.checkpoint.names_{model.family}")
+    return import_module(f"vitexp.checkpoint.names.{model.family}")
 
 
 def _origin(model: Loadable, tensors: Tensors, source: str | Path) -> Origin | None:

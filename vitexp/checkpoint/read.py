@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vitexp.errors import CheckpointError, ConfigError
-from vitexp.strict_json import parse_json
+from vitexp.files import parse_json
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz")
 _HUB_FILE = "model.safetensors"

@@ -18,8 +18,8 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from vitexp.checkpoint.read import load_torch
 from vitexp.errors import CheckpointError, ResourceError
-from vitexp.run import write_json
-from vitexp.strict_json import read_json
+from vitexp.files import read_json
+from vitexp.run.folder import write_json
 
 SCHEMA = 2
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"

@@ -15,18 +15,18 @@ from PIL import Image
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
-from vitexp.data.augment import Augment
+from vitexp.data.augment.settings import Augment
+from vitexp.data.augment.transform import evaluation_crop
 from vitexp.data.features import FeatureLoader
-from vitexp.data.image import open_image
-from vitexp.data.intact import without_damaged
+from vitexp.data.file.image import open_image
+from vitexp.data.file.intact import without_damaged
 from vitexp.data.loader import Feed, FolderLoader, MemoryLoader
 from vitexp.data.multiscale import MultiScale, MultiScaleOrder
 from vitexp.data.order import EpochOrder, require_divisible
-from vitexp.data.pack_loader import PackedFileLoader, PackedMemoryLoader
-from vitexp.data.pack_order import Packing, PackOrder
+from vitexp.data.pack.loader import PackedFileLoader, PackedMemoryLoader
+from vitexp.data.pack.order import Packing, PackOrder
 from vitexp.data.pixels import Pixels
 from vitexp.data.source import FileSource, MemorySource, file_source, image_sizes
-from vitexp.data.transform import evaluation_crop
 from vitexp.errors import ConfigError, DataError
 from vitexp.seeding import permutation
 

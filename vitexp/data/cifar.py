@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vitexp.data.archive import Archive, data_root, fetch
-from vitexp.data.augment import Augment
+from vitexp.data.augment.settings import Augment
 from vitexp.data.base import Batches, ImageData, Source
-from vitexp.data.image import decode_image
+from vitexp.data.file.fetch import Archive, data_root, fetch
+from vitexp.data.file.image import decode_image
+from vitexp.data.file.scan import class_folders, scan
 from vitexp.data.pixels import Pixels
-from vitexp.data.scan import class_folders, scan
 from vitexp.data.source import memory_source
 from vitexp.data.split import hold_out
 from vitexp.errors import ConfigError, DataError

@@ -7,12 +7,12 @@ everybody reports it; val is held out of train2017. With val2017 only, the set c
 from pathlib import Path
 from typing import Any
 
-from vitexp.data.archive import data_root
-from vitexp.data.augment import Augment
+from vitexp.data.augment.settings import Augment
 from vitexp.data.base import Batches, Source
-from vitexp.data.box_augment import BoxAugment
-from vitexp.data.box_data import BoxData
+from vitexp.data.box.augment import BoxAugment
+from vitexp.data.box.data import BoxData
 from vitexp.data.coco_json import category_names, coco_source, read_json
+from vitexp.data.file.fetch import data_root
 from vitexp.data.pixels import Pixels
 from vitexp.errors import DataError
 

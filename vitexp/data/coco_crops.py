@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from vitexp.data.archive import data_root
-from vitexp.data.augment import Augment
+from vitexp.data.augment.settings import Augment
 from vitexp.data.base import Batches, ImageData, Source
-from vitexp.data.box_source import BoxSource
+from vitexp.data.box.source import BoxSource
 from vitexp.data.coco_json import category_names, coco_source, read_json
+from vitexp.data.file.fetch import data_root
 from vitexp.data.pixels import Pixels
 from vitexp.data.source import CropSource
 from vitexp.errors import DataError

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vitexp import strict_json
-from vitexp.data.box_source import BoxReader, BoxSource
+from vitexp import files as strict_json
+from vitexp.data.box.source import BoxReader, BoxSource
 from vitexp.errors import DataError
 
 # COCO's own largest file has 448 MB, LVIS's 1.1 GB; parsing takes several times that.

@@ -3,7 +3,7 @@
 import torch
 
 from vitexp import seeding
-from vitexp.data.augment import Augment
+from vitexp.data.augment.settings import Augment
 from vitexp.data.base import Batches, ImageData, Source
 from vitexp.data.pixels import Pixels
 from vitexp.data.source import MemorySource

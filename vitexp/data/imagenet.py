@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitexp.data.archive import data_root
-from vitexp.data.augment import Augment
+from vitexp.data.augment.settings import Augment
 from vitexp.data.base import Batches, ImageData, Source
+from vitexp.data.file.fetch import data_root
+from vitexp.data.file.scan import class_folders, scan
 from vitexp.data.pixels import Pixels
-from vitexp.data.scan import class_folders, scan
 from vitexp.data.source import FileSource, file_source
 from vitexp.data.split import hold_out
 from vitexp.errors import DataError
-from vitexp.strict_json import read_json
+from vitexp.files import read_json
 
 _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")
 

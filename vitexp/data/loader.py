@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vitexp import seeding
-from vitexp.data.augment import Augment, mix
-from vitexp.data.on_device import BatchAugment
+from vitexp.data.augment.on_device import BatchAugment
+from vitexp.data.augment.settings import Augment, mix
+from vitexp.data.augment.transform import evaluation_crop, training_transform, upsample
 from vitexp.data.order import EpochOrder
 from vitexp.data.pixels import Pixels
 from vitexp.data.source import FileSource, MemorySource
-from vitexp.data.transform import evaluation_crop, training_transform, upsample
 from vitexp.errors import DataError, ResourceError
 
 Batch = tuple[Tensor, Tensor]

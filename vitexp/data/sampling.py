@@ -1,7 +1,7 @@
 """Which way images become batches: `data.sampler`."""
 
 from vitexp.data.multiscale import MultiScale
-from vitexp.data.pack_order import Packing
+from vitexp.data.pack.order import Packing
 from vitexp.errors import ConfigError
 
 SAMPLERS = ("fixed", "multi_scale", "packed")

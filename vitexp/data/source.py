@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vitexp.data.image import decode_image, image_size, open_image
+from vitexp.data.file.image import decode_image, image_size, open_image
 from vitexp.errors import DataError
 
 

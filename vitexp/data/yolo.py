@@ -11,8 +11,8 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-from vitexp.data.box_source import BoxReader, BoxSource
-from vitexp.data.image import FORMATS, SUFFIXES
+from vitexp.data.box.source import BoxReader, BoxSource
+from vitexp.data.file.image import FORMATS, SUFFIXES
 from vitexp.errors import DataError
 
 _NAMES = ("data.yaml", "dataset.yaml", "classes.txt")

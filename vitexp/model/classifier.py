@@ -14,7 +14,7 @@ class Classifier(nn.Module, ABC):
     """Images (B, C, H, W) to logits (B, K).
 
     Attributes:
-        family: names the module `vitexp.checkpoint.names_<family>` that knows its tensors' foreign names.
+        family: names the module `vitexp.checkpoint.names.<family>` that knows its tensors' foreign names.
         head_names: tensors whose shape depends on the number of classes.
         position_tables: name -> number of prefix rows of each learned table (1, P + h*w, D) over `grid`.
         grid: (h, w) of the tokens or of the final map.

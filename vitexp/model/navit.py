@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 from vitexp.attention.base import variant_class
 from vitexp.attention.documents import FLAT, Documents, choose_kernel
+from vitexp.batch import PackedImages, grid_places
 from vitexp.errors import ConfigError
 from vitexp.layer.factorised_position import FactorisedPosition
 from vitexp.model.attention_pool import AttentionPool
 from vitexp.model.encoder import NORM_EPS, Block, TokenEncoder
-from vitexp.packed import PackedImages, grid_places
 
 
 class NaViT(TokenEncoder):

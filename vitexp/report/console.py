@@ -5,7 +5,7 @@ from typing import TextIO
 
 from rich.console import Console
 
-from vitexp.process import is_first
+from vitexp.machine.rank import is_first
 
 # A pipe has no width: wide enough that no row is cut, so that `vitexp list runs | grep NAME` finds whole names.
 PIPE_WIDTH = 400

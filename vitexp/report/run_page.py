@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from vitexp.errors import CheckpointError
+from vitexp.files import read_json
 from vitexp.report.metrics import read_metrics
 from vitexp.report.page import line, picture, render
 from vitexp.report.text import duration, number
-from vitexp.strict_json import read_json
 
 # Chart title -> its columns of metrics.csv and their names in the legend; a chart without any value is left out.
 CHARTS = {

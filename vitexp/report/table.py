@@ -57,7 +57,7 @@ def models_table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> RenderableTyp
     """Models with their published figures: parameters with 1,000 classes, cost at their own size, whose accuracy.
 
     Args:
-        rows: name and `reference` (vitexp.schema.REFERENCE), where a figure may be missing or None.
+        rows: name and `reference` (vitexp.config.schema.REFERENCE), where a figure may be missing or None.
     """
     return _Fitting(_models(rows, wide=True), _models(rows, wide=False))
 

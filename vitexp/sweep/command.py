@@ -7,14 +7,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vitexp.command import implied
+from vitexp.config.command import implied
 from vitexp.errors import ConfigError
 from vitexp.report.screen import say
 from vitexp.report.sweep_screen import SweepScreen
-from vitexp.slurm import requeued
+from vitexp.run.slurm import requeued
 from vitexp.sweep.conclude import conclude
-from vitexp.sweep.elsewhere import launch, launcher_of
 from vitexp.sweep.folder import FAILED, FINISHED, Job, Sweep, create_sweep, find_sweep
+from vitexp.sweep.launch import launch, launcher_of
 from vitexp.sweep.loop import Listed, Source, run_all
 from vitexp.sweep.plan import Words, grid, hash_of, settings_of, sort_words
 from vitexp.sweep.slots import Slots, check_slots, server_for, shares

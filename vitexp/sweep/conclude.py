@@ -8,13 +8,13 @@ from typing import Any
 from rich.console import Console
 
 from vitexp.errors import CheckpointError, SweepError
-from vitexp.pages import write_comparison
 from vitexp.report.console import make_console
 from vitexp.report.plot_sweep import against, analyses_against
 from vitexp.report.screen import say
 from vitexp.report.table import sweep_table
 from vitexp.report.text import clean
 from vitexp.sweep.folder import FINISHED, Job, Sweep
+from vitexp.verb.report import write_comparison
 
 _KEPT = ("number", "overrides", "state", "exit_code", "reason", "attempts", "seconds")
 

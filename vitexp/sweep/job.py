@@ -17,12 +17,12 @@ from typing import Any
 
 from filelock import Timeout
 
-from vitexp.command import Command, call
-from vitexp.config import register
+from vitexp.config.command import Command, call
+from vitexp.config.compose import register
 from vitexp.errors import VitexpError
-from vitexp.interrupt import Interrupted, behind, ignore, install
-from vitexp.process import end_with_parent, follow_first, is_first
-from vitexp.run import open_run
+from vitexp.machine.rank import end_with_parent, follow_first, is_first
+from vitexp.machine.signals import Interrupted, behind, ignore, install
+from vitexp.run.folder import open_run
 from vitexp.sweep.folder import FINISHED, FROZEN, STATE, Job, read_state
 
 # Of the job itself; everything else in its folder is the verb's.

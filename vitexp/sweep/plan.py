@@ -16,10 +16,10 @@ from typing import Any
 from hydra.core.override_parser.types import Glob, Override
 from omegaconf import DictConfig, OmegaConf
 
-from vitexp.config import compose, is_sweep, options, parse
+from vitexp.config.compose import compose, is_sweep, options, parse
+from vitexp.config.schema import GROUPS, SWEEP_KEYS
 from vitexp.errors import CheckpointError, ConfigError
-from vitexp.run import find
-from vitexp.schema import GROUPS, SWEEP_KEYS
+from vitexp.run.folder import find
 
 # A sweep is put back into SLURM's queue as a whole.
 _OWN = (*SWEEP_KEYS, "requeue")

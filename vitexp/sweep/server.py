@@ -27,7 +27,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from vitexp.process import end_with_parent
+from vitexp.machine.rank import end_with_parent
 from vitexp.sweep.job import run_job
 
 _POLL_S = 0.05

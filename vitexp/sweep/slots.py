@@ -13,13 +13,13 @@ from typing import Any, Self
 
 import vitexp
 from vitexp.errors import ConfigError, ResourceError
-from vitexp.machine import free_memory
+from vitexp.machine.memory import free_memory
 from vitexp.sweep.folder import Job
 
 # What a job needs at the least: `slots=auto` starts no more than fit into the memory that is free.
 _JOB_BYTES = 2 * 2**30
 # What each verb imports; the server has it ready for its jobs.
-_MODULES = ("vitexp.resume", "vitexp.report.plot_curves")
+_MODULES = ("vitexp.verb.resume", "vitexp.report.plot_curves")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _cores() -> int:
 
 def server_for(verb: str) -> list[str]:
     """The command of a server that has imported what the jobs of a verb need."""
-    return [sys.executable, "-P", "-m", "vitexp.sweep.server", f"vitexp.{verb}", *_MODULES]
+    return [sys.executable, "-P", "-m", "vitexp.sweep.server", f"vitexp.verb.{verb}", *_MODULES]
 
 
 class Slots:

@@ -41,7 +41,7 @@ NUMBERS = (
 
 
 class Detect(Task):
-    """Train and test a detector; batches are (images, targets) as vitexp/data/box_loader.py has them.
+    """Train and test a detector; batches are (images, targets) as vitexp/data/box/loader.py has them.
 
     Args:
         criterion: the loss; its matcher says whether class scores are sigmoids (`focal`).

@@ -1,0 +1,387 @@
+"""The configuration of a run: where the files are, how they compose, and what is caught before anything runs.
+
+Nothing here imports torch: help, `--cfg`, spelling and type errors answer at once. Groups are folders of `conf/`,
+options are their files, and the shipped value of a key is its type.
+"""
+
+import copy
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
+from hydra.errors import ConfigCompositionException, HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from vitexp.config.command import VERBS
+from vitexp.config.schema import (
+    ALIASES,
+    AUTO_BATCH,
+    BELOW_ONE,
+    CHOICES,
+    FORKED,
+    GROUPS,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARES,
+    STRATEGIES,
+    RunConfig,
+)
+from vitexp.config.small_image import patch_size, published, size_step, stem_stride, tokens
+from vitexp.config.spelling import nearest, one_of
+from vitexp.config.untrusted import (
+    HYDRA_CODE,
+    first_line,
+    from_environment,
+    require_no_secrets,
+    require_plain_hydra,
+    resolve,
+)
+from vitexp.errors import ConfigError
+
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (POSITIVE, lambda value: value > 0, "above 0"),
+    (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
+    (SHARES, lambda value: 0 <= value <= 1, "from 0 to 1"),
+    (BELOW_ONE, lambda value: 0 <= value < 1, "from 0 to below 1"),
+)
+
+
+def conf_dir() -> Path:
+    """The folder of shipped configuration: inside the installed package, or beside it in a checkout."""
+    here = Path(__file__).resolve().parents[1]
+    for candidate in (here / "conf", here.parent / "conf"):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise ConfigError(f"no conf/ beside {here}: the installation is incomplete; reinstall vitexp")
+
+
+def register() -> None:
+    """Make the schema and the resolvers known to Hydra; calling it again changes nothing."""
+    ConfigStore.instance().store(name="schema", node=RunConfig)
+    OmegaConf.register_new_resolver("oc.env", from_environment, replace=True)
+    OmegaConf.register_new_resolver("patch_size", patch_size, replace=True)
+    OmegaConf.register_new_resolver("published", published, replace=True)
+    OmegaConf.register_new_resolver("stem_stride", stem_stride, replace=True)
+    OmegaConf.register_new_resolver("size_step", size_step, replace=True)
+    OmegaConf.register_new_resolver("tokens", tokens, replace=True)
+    OmegaConf.register_new_resolver("repeat", lambda value, times: [value] * times, replace=True)
+    OmegaConf.register_new_resolver("share", lambda share, whole: int(share * whole), replace=True)
+
+
+def options(group: str, extra: Sequence[Path] = ()) -> list[str]:
+    """Names that may stand behind `group=`: its files, in conf/ and in the user's `--config-dir`s."""
+    found = {path.stem for root in (conf_dir(), *extra) for path in (root / group).glob("*.yaml")}
+    return sorted(found)
+
+
+def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] = ()) -> DictConfig:
+    """The configuration for `overrides`, checked; what the command line composes, for notebooks and tests.
+
+    Args:
+        overrides: as typed, `["model=vit_ti16", "lr=3e-4"]`; short names are understood.
+        config_dirs: folders of your own options, searched besides the shipped ones.
+
+    Raises:
+        ConfigError: unknown key or option (with the nearest spellings), wrong type, value out of range.
+    """
+    register()
+    extra = [Path(folder).expanduser().resolve() for folder in config_dirs]
+    for folder in extra:
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir {folder} is not a folder; give one that holds model/, data/, ... options")
+    parsed = [parse(text) for text in overrides]
+    for override in parsed:
+        _check_syntax(override, extra)
+    search = [f"hydra.searchpath=[{','.join(_quote('file://' + str(folder)) for folder in extra)}]"] if extra else []
+    valued = [o for o in parsed if not o.key_or_group.startswith("hydra") and not _is_choice(o)]
+    cfg = _choose(search + [o.input_line or "" for o in parsed if o not in valued], extra)
+    _check_keys(valued, cfg)
+    for override in valued:
+        _check_type(override, cfg)
+    _set(cfg, valued)
+    _place_backbone(cfg, search, extra)
+    check_values(cfg)
+    return cfg
+
+
+def _place_backbone(cfg: DictConfig, search: list[str], extra: Sequence[Path]) -> None:
+    """Put the model that `model.backbone` names in place of its name, with the attention that it brings."""
+    name = OmegaConf.select(cfg, "model.backbone")
+    if not isinstance(name, str):
+        return
+    check_option("model", name, extra)
+    node: Any = OmegaConf.to_container(_choose([*search, f"model={name}"], extra).model, resolve=False)
+    if "backbone" in node:
+        raise ConfigError(f"backbone={name} is a detector itself; use a classification model such as backbone=vit_ti16")
+    text = re.sub(r"(\$\{|oc\.select:)model\.", r"\1model.backbone.", OmegaConf.to_yaml(OmegaConf.create(node)))
+    cfg.model.backbone = OmegaConf.create(text)
+
+
+def parse(text: str) -> Override:
+    """One override, its short name spelt out; a value that Hydra's grammar cannot read is taken literally."""
+    text = canonical(text)
+    parser = OverridesParser.create()
+    try:
+        return parser.parse_override(text)
+    except HydraException:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"'{text}' is neither a verb nor key=value; `vitexp --help` lists both"
+                + nearest(text, [*GROUPS, *VERBS])
+            ) from None
+    try:
+        return parser.parse_override(f"{key}={_quote(value)}")
+    except HydraException:
+        raise ConfigError(f"cannot read '{text}': write key=value, as in lr=1e-3 or model=vit_ti16") from None
+
+
+def canonical(text: str) -> str:
+    """The override with its short name (`lr=`) replaced by the key it stands for (`optimizer.lr=`)."""
+    key, equals, value = text.partition("=")
+    spelt = f"{ALIASES.get(key, key)}{equals}{value}"
+    return AUTO_BATCH.get(spelt, spelt)
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Ranges and closed choices, each a ConfigError that names what is allowed."""
+    require_no_secrets(cfg, ConfigError)
+    for key, allowed in CHOICES.items():
+        value = OmegaConf.select(cfg, key, default=allowed[0])
+        if value not in allowed:
+            names = [_text(name) for name in allowed]
+            raise ConfigError(f"{key}={value} is not known; use {one_of(names)}{nearest(_text(value), names)}")
+    for keys, fits, bound in _RANGES:
+        for key in keys:
+            _check_number(key, OmegaConf.select(cfg, key), fits, bound)
+    _check_strategy(str(OmegaConf.select(cfg, "trainer.strategy")))
+    resolve(cfg, ConfigError)
+
+
+def _check_number(key: str, value: Any, fits: Callable[[float], bool], bound: str) -> None:
+    """Raise ConfigError unless a value is null (or its key absent), to be found, or a number that fits."""
+    if value is None or f"{key}={value}" in AUTO_BATCH.values():
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{key}={_text(value)} is {_kind(value)}; use a number {bound}")
+    if not fits(value):
+        raise ConfigError(f"{key}={value} is out of range; use a value {bound}")
+
+
+def _check_strategy(strategy: str) -> None:
+    if any(word in strategy for word in FORKED):
+        raise ConfigError(
+            f"trainer.strategy={strategy} starts processes that share no run folder and give no weights back; several "
+            "devices need one command each, which ddp and fsdp start by themselves; use trainer.strategy=ddp"
+        )
+    if strategy not in STRATEGIES:
+        raise ConfigError(
+            f"trainer.strategy={strategy} is not known; use auto, ddp, fsdp or another name that Lightning has"
+            + nearest(strategy, STRATEGIES)
+        )
+
+
+def flatten(cfg: Any, prefix: str = "") -> Iterable[str]:
+    """Dotted names of all keys, branches included."""
+    if isinstance(cfg, DictConfig):
+        for key in map(str, cfg):
+            name = f"{prefix}{key}"
+            yield name
+            node = cfg._get_node(key)
+            if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+                yield from flatten(node, f"{name}.")
+
+
+def to_yaml(cfg: DictConfig) -> str:
+    """The configuration as YAML; a computed value carries its rule and, as a comment, the value it has now."""
+    lines: list[str] = []
+    _write_yaml(cfg, cfg, lines, 0)
+    return "\n".join(lines) + "\n"
+
+
+def _write_yaml(cfg: DictConfig, node: DictConfig, lines: list[str], depth: int) -> None:
+    raw: Any = OmegaConf.to_container(node, resolve=False)
+    for key in map(str, node):
+        value, child, margin = raw[key], node._get_node(key), "  " * depth
+        if isinstance(value, dict) and value:
+            lines.append(f"{margin}{key}:")
+            _write_yaml(cfg, child, lines, depth + 1)  # type: ignore[arg-type]
+            continue
+        text = yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
+        if isinstance(value, str) and "${" in value:
+            resolved = node[key]
+            if isinstance(resolved, DictConfig | ListConfig):
+                resolved = OmegaConf.to_container(resolved, resolve=True)
+            shown = yaml.safe_dump(resolved, default_flow_style=True, width=10_000)
+            text += f"  # = {shown.removesuffix(chr(10)).removesuffix(chr(10) + '...')}"
+        lines.append(f"{margin}{key}: {text}")
+
+
+@contextmanager
+def _no_other_hydra() -> Iterator[None]:
+    """Step aside for a Hydra that runs already: a sweep's jobs compose too, and so may a user's own application."""
+    running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def _choose(choices: Sequence[str], extra: Sequence[Path]) -> DictConfig:
+    """What Hydra composes for the choices of options, without the values: most of the time that composing takes."""
+    files = [path.stat() for root in (conf_dir(), *extra) for path in root.glob("**/*.yaml")]
+    return copy.deepcopy(
+        _compose(tuple(choices), tuple((file.st_ino, file.st_mtime_ns, file.st_size) for file in files))
+    )
+
+
+@lru_cache(maxsize=64)
+def _compose(overrides: tuple[str, ...], files: tuple[tuple[int, ...], ...]) -> DictConfig:
+    """Kept for as long as the `files` stay as they are: notebooks, sweeps and reports compose the same again."""
+    with _no_other_hydra(), initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        try:
+            cfg = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+        except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(first_line(error)) from error
+    choices = {key: value for key, value in cfg.hydra.runtime.choices.items() if not key.startswith("hydra/")}
+    require_plain_hydra(cfg.hydra)
+    with open_dict(cfg):
+        del cfg["hydra"]
+        cfg.chosen = choices
+    return cfg
+
+
+def _set(cfg: DictConfig, valued: Sequence[Override]) -> None:
+    for override in valued:
+        try:
+            OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+        except OmegaConfBaseException as error:
+            before = OmegaConf.select(cfg, override.key_or_group)
+            raise ConfigError(
+                f"{override.input_line} is not possible ({first_line(error)}); {override.key_or_group} takes "
+                f"{_kind(before)}, as in {override.key_or_group}={_example(before)}"
+            ) from error
+
+
+def _check_keys(valued: list[Override], shipped: DictConfig) -> None:
+    known = set(flatten(shipped))
+    for override in valued:
+        key = override.key_or_group
+        if key not in known:
+            names = [*known, *ALIASES, *GROUPS]
+            raise ConfigError(f"unknown key '{key}'{nearest(key, names)}; `vitexp --cfg job` shows all keys")
+
+
+def _check_syntax(override: Override, extra: Sequence[Path]) -> None:
+    key, text = override.key_or_group, override.input_line
+    if key.startswith(HYDRA_CODE):
+        raise ConfigError(
+            f"'{text}' is refused: it makes Hydra find or run code; give your own options with --config-dir"
+        )
+    if override.is_add() or override.is_force_add() or override.is_delete():
+        raise ConfigError(f"'{text}' would change which keys exist; every key has a shipped value: write {key}=VALUE")
+    if override.is_sweep_override():
+        raise ConfigError(f"'{text}' lists several values; add -m to run one job for each")
+    if _is_group(key):
+        check_option(key, _text(override.value()), extra)
+
+
+def check_option(group: str, option: str, extra: Sequence[Path] = ()) -> None:
+    """Raise ConfigError unless `option` is a file of `group`."""
+    allowed = options(group, extra)
+    if option not in allowed and not (group == "experiment" and option == "null"):
+        raise ConfigError(f"{group}={option} is not known{nearest(option, allowed)}; use {one_of(allowed)}")
+
+
+def _check_type(override: Override, shipped: DictConfig) -> None:
+    """A value keeps the type that the shipped file gives it: an int for a float will do; null, auto, ${} are free."""
+    key, after = override.key_or_group, override.value()
+    if after is None or "${" in _text(after):
+        return
+    before = OmegaConf.select(shipped, key)
+    if f"{key}={_text(after)}" in AUTO_BATCH.values():
+        return
+    number_as_text = isinstance(before, str) and "." not in key and isinstance(after, int | float)
+    if before in (None, "auto") or number_as_text or _same_kind(before, after):
+        return
+    given = f"{key}={_text(after)} is {_kind(after)}"
+    found = " or auto" if f"{key}=auto" in AUTO_BATCH else ""
+    raise ConfigError(f"{given}; {key} takes {_kind(before)}{found}, as in {key}={_example(before)}")
+
+
+def _same_kind(before: Any, after: Any) -> bool:
+    if isinstance(before, bool) or isinstance(after, bool):
+        return isinstance(before, bool) and isinstance(after, bool)
+    if isinstance(before, float):
+        return isinstance(after, int | float)
+    if isinstance(before, ListConfig | DictConfig):
+        return isinstance(after, list if isinstance(before, ListConfig) else dict)
+    return isinstance(after, (str, QuotedString) if isinstance(before, str) else type(before))
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    if isinstance(value, ListConfig | list):
+        return "a list"
+    if isinstance(value, QuotedString):
+        return "text"
+    return names.get(type(value), "a group of keys")
+
+
+def _example(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, ListConfig):
+        return str(OmegaConf.to_container(value, resolve=True)).replace(" ", "")
+    return "..." if isinstance(value, DictConfig) else str(value)
+
+
+def is_sweep(override: Override) -> bool:
+    """Whether the override lists several values."""
+    return override.is_sweep_override()
+
+
+def sweep_values(override: Override) -> list[str]:
+    """The values of a `key=a,b,c` sweep as overrides of their own; other kinds of sweep are left to Hydra."""
+    value = override.value()
+    if not isinstance(value, ChoiceSweep):
+        return []
+    return [f"{override.key_or_group}={_quote(_text(item)) if _odd(item) else _text(item)}" for item in value.list]
+
+
+def _odd(item: Any) -> bool:
+    return isinstance(item, QuotedString)
+
+
+def _is_group(key: str) -> bool:
+    return key in GROUPS
+
+
+def _is_choice(override: Override) -> bool:
+    return _is_group(override.key_or_group) or override.key_or_group.startswith("hydra/")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, QuotedString):
+        return str(value.text)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _quote(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'") if "'" in value else value
+    return f"'{escaped}'"

@@ -1,0 +1,95 @@
+"""What a configuration from a stranger may not do: name secrets, read the environment, make Hydra run code, swell.
+
+`vitexp.config.targets` looks at what it names to be called. Nothing here imports torch.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml.events import AliasEvent
+
+from vitexp.config.targets import follow_moves
+from vitexp.errors import CheckpointError, ConfigError, VitexpError
+
+HYDRA_CODE = ("hydra.callbacks", "hydra.searchpath", "hydra.job_logging", "hydra.hydra_logging", "hydra/callbacks")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # five times as fast
+_READ_VARIABLES = ("WANDB_PROJECT",)
+_RULES_BYTES = 1 << 20  # of a saved configuration; ours have some ten thousand
+_SECRET = re.compile(r"api_?key|secret|passw(or)?d|credential|(access|auth|private)_(key|token)", re.IGNORECASE)
+
+
+def read_rules(file: Path) -> DictConfig:
+    """The saved configuration of a run, which may be a stranger's: bounded, without what reads the environment.
+
+    Raises:
+        CheckpointError: it is not one that vitexp writes.
+    """
+    try:
+        text = file.read_bytes()[: _RULES_BYTES + 1].decode()
+        if len(text) > _RULES_BYTES or any(isinstance(event, AliasEvent) for event in yaml.parse(text, Loader=_LOADER)):
+            raise CheckpointError(f"{file} is too large or repeats parts of itself, so vitexp did not write it")
+        cfg = OmegaConf.create(follow_moves(text))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{file} cannot be read ({first_line(error)}); copy the run again") from error
+    if not isinstance(cfg, DictConfig):
+        raise CheckpointError(f"{file} is not a configuration")
+    require_no_secrets(cfg, CheckpointError)
+    resolve(cfg, CheckpointError)
+    cfg.trust = False
+    return cfg
+
+
+def require_plain_hydra(hydra: DictConfig) -> None:
+    """Hydra's own ways to run code from a configuration file are closed: callbacks, and classes of logging."""
+    logs = OmegaConf.to_container(OmegaConf.create([hydra.job_logging, hydra.hydra_logging]), resolve=False)
+    classes = set(re.findall(r"'(?:class|\(\))': '([^']*)'", str(logs)))
+    if hydra.callbacks or not classes <= {"logging.StreamHandler", "logging.FileHandler", "logging.Formatter"}:
+        raise ConfigError(
+            "hydra.callbacks and classes of hydra's logging are refused: they run code that a file names; take them out"
+        )
+
+
+def require_no_secrets(cfg: DictConfig, refusal: type[VitexpError]) -> None:
+    """A configuration is written to files, so nothing secret may enter it."""
+    for name in _names(cfg):
+        if _SECRET.search(name.rpartition(".")[2]):
+            raise refusal(
+                f"{name} looks like a secret, and a configuration is written to files; leave it in the environment"
+                " variable or the file that its library reads"
+            )
+
+
+def from_environment(name: str, default: str | None = None) -> str | None:
+    """`${oc.env:...}`: the environment holds secrets, and what is resolved is written to files."""
+    if name not in _READ_VARIABLES:
+        raise ConfigError(
+            f"${{oc.env:{name}}} is refused: a configuration is written to files, and the environment holds secrets;"
+            " give the value itself, and keys of services in the variable that their library reads"
+        )
+    return os.environ.get(name, default)
+
+
+def resolve(cfg: DictConfig, refusal: type[VitexpError]) -> None:
+    """Raise `refusal` where a value of the configuration cannot be worked out."""
+    try:
+        OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise refusal(str(error.__cause__ or first_line(error))) from error
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _names(node: Any, prefix: str = "") -> Iterator[str]:
+    for key in map(str, node) if isinstance(node, DictConfig) else ():
+        yield f"{prefix}{key}"
+        yield from _names(node._get_node(key), f"{prefix}{key}.")

@@ -1,0 +1,106 @@
+"""Tasks on one frozen base: what the adapter of a run says of itself, and which adapters belong together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from vitexp.checkpoint.adapter import ADAPTER, BASE, Adapter, read_adapter, write_adapter
+from vitexp.errors import CheckpointError, ConfigError
+from vitexp.run.folder import RULES, Run, find
+
+# What two adapters must share to live in one model: the words in a message, and where they stand in the header.
+_SHARED = ("model", "attention", "image_size", "channels", "mean", "std", "memory_norm")
+JOINABLE = ("memory_masked", "extension")
+CONCAT = "concat"
+
+
+def save_adapter(
+    cfg: DictConfig, run: Run, data: Any, model: Any, names: frozenset[str] | None, metrics: dict[str, float]
+) -> None:
+    """Write what trained (the tensors `names` of `model`) into the run's folder; nothing where no base was frozen."""
+    if names is None:
+        return
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if name in names}
+    write_adapter(run.path / ADAPTER, tensors, _about(cfg, run, data, model, metrics))
+    count = sum(tensor.numel() for tensor in tensors.values())
+    run.update(adapter={BASE: model.fingerprint, "parameters": count, "bytes": (run.path / ADAPTER).stat().st_size})
+
+
+def _about(cfg: DictConfig, run: Run, data: Any, model: nn.Module, metrics: dict[str, float]) -> dict[str, Any]:
+    options: Any = OmegaConf.to_container(cfg.regime, resolve=True)
+    return {
+        BASE: model.fingerprint,
+        "run": run.name,
+        **{group: str(cfg.chosen[group]) for group in ("regime", "model", "attention", "data")},
+        "image_size": data.image_size,
+        "channels": data.channels,
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "classes": list(data.class_names),
+        "metrics": metrics,
+        "memory_norm": options.get("memory_norm"),
+        # The tasks that this one reads, by the digests of their adapters.
+        "earlier": list(getattr(model, "earlier", ())),
+        "rules": (run.path / RULES).read_text(),
+    }
+
+
+def find_adapters(references: Sequence[str], outputs: Path) -> list[Adapter]:
+    """The adapters that runs (as `run=` names them) or files hold, which can be joined on one base.
+
+    Raises:
+        ConfigError: none given, or of a regime that changes the base's output.
+        CheckpointError: no adapter, or two that differ in what they must share; the message names it.
+    """
+    if not references:
+        raise ConfigError(
+            "concat joins trained memories and none is given; name their runs, as in adapters=[run_a,run_b]; "
+            "`vitexp list adapters` shows them"
+        )
+    paths = [Path(r) if Path(r).is_file() else find(r, outputs).path for r in references]
+    adapters = [read_adapter(path) for path in paths]
+    for adapter in adapters:
+        if adapter.about["regime"] not in JOINABLE:
+            raise ConfigError(
+                f"{adapter.path} is of regime={adapter.about['regime']}, whose tokens change what the base computes; "
+                f"concat takes {' and '.join(JOINABLE)}; train it again with regime=memory_masked"
+            )
+        _require_alike(adapters[0], adapter)
+    digests = [adapter.digest for adapter in adapters]
+    if len(set(digests)) < len(digests):
+        raise ConfigError(f"adapters={list(references)} names one task twice; give each once")
+    return adapters
+
+
+def _require_alike(first: Adapter, other: Adapter) -> None:
+    """Raise CheckpointError for the first thing in which two adapters differ and may not."""
+    for key in (BASE, *_SHARED):
+        one, two = first.about[key], other.about[key]
+        if one != two:
+            short = (lambda value: str(value)[:12]) if key == BASE else str
+            word = "the base's fingerprint" if key == BASE else key
+            raise CheckpointError(
+                f"{word} is {short(one)} in {first.path} and {short(two)} in {other.path}; memories are joined on one "
+                "base with one size and one normalisation; train them alike"
+            )
+
+
+def task_names(adapters: Sequence[Adapter]) -> list[str]:
+    """The data sets' names, numbered where one comes twice."""
+    names: list[str] = []
+    for adapter in adapters:
+        name, number = str(adapter.about["data"]), 2
+        while name in names:
+            name, number = f"{adapter.about['data']}-{number}", number + 1
+        names.append(name)
+    return names
+
+
+def rules_of(adapter: Adapter) -> DictConfig:
+    """The configuration of the run that trained an adapter."""
+    cfg = OmegaConf.create(adapter.about["rules"])
+    assert isinstance(cfg, DictConfig)
+    return cfg

@@ -1,0 +1,91 @@
+"""The header of a run: what is about to happen, in numbers that can be checked before it costs hours."""
+
+import re
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from vitexp import build
+from vitexp.config.schema import ALIASES
+from vitexp.optim.schedule import warm_steps
+from vitexp.report.screen import show
+from vitexp.report.table import header
+from vitexp.run.folder import Run
+
+
+def print_header(cfg: DictConfig, run: Run, task: Any, data: Any, trainer: Any) -> None:
+    """Run, device, precision, parameters, GMACs, data sizes, effective batch, schedule, what was overridden."""
+    steps = data.steps_per_epoch
+    total = steps * cfg.epochs
+    shape = (data.channels, *_image_shape(task.model, data.image_size))
+    warm = warm_steps(cfg.schedule.warmup, total, steps)
+    name = cfg.chosen.schedule
+    text = (run.path / "overrides.txt").read_text().splitlines()
+    shorts = {key: short for short, key in ALIASES.items()}
+    settings = [f"{line} ({shorts[key]}=)" if (key := line.partition("=")[0]) in shorts else line for line in text]
+    show(
+        header(
+            name=run.name,
+            folder=str(run.path),
+            device=device_of(trainer),
+            precision=str(trainer.precision),
+            parameters=build.count_parameters(task.model),
+            macs=build.count_macs(task.model, shape),
+            sizes={"train": data.train_size, "val": data.val_size, "test": data.test_size},
+            batch=_batch(cfg, trainer) if not data.about_batches() else _about(data, task.model, trainer),
+            schedule=f"{name}, peak {cfg.optimizer.lr:g}, {warm:,} of {total:,} steps warm-up, {cfg.epochs} epochs",
+            settings=settings,
+            trains=trained_parts(task.model),
+        ),
+        quiet=False,
+    )
+
+
+def _image_shape(model: Any, size: int) -> tuple[int, int]:
+    """Of the image whose cost is stated: whole patches where a model takes images of any size by patches."""
+    if not getattr(model, "takes_packs", False):
+        return size, size
+    return model.grid[0] * model.strides[0], model.grid[1] * model.strides[0]
+
+
+def _about(data: Any, model: Any, trainer: Any) -> str:
+    """Batches of images of many sizes, and by what kernel packed ones attend."""
+    text: str = data.about_batches()
+    if not hasattr(model, "kernel_for"):
+        return text
+    half = "mixed" in str(trainer.precision) or str(trainer.precision).startswith("16")
+    return f"{text}; attention kernel: {model.kernel_for(trainer.strategy.root_device, half=half)}"
+
+
+def trained_parts(model: nn.Module) -> str:
+    """`blocks.*.memory 46,080, head 76,900 (0.14 %)`: what trains, layers as one; empty where everything does."""
+    trainable, whole = build.count_parameters(model)
+    if trainable == whole:
+        return ""
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            part = re.sub(r"\.(weight|bias)$", "", re.sub(r"\.\d+\.", ".*.", name))
+            counts[part] = counts.get(part, 0) + parameter.numel()
+    listed = [f"{part} {count:,}" for part, count in counts.items()]
+    more = [f"and {len(listed) - 6} more"] if len(listed) > 6 else []
+    return f"{', '.join([*listed[:6], *more])} ({100 * trainable / whole:.3g} %)"
+
+
+def device_of(trainer: Any) -> str:
+    """`1 × NVIDIA H100`, or `cpu (2 threads)`."""
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        return f"{trainer.world_size} × {torch.cuda.get_device_name(device)}"
+    count = f"{trainer.world_size} processes, " if trainer.world_size > 1 else ""
+    threads = torch.get_num_threads()
+    return f"{device.type} ({count}{threads} thread{'s' if threads > 1 else ''})"
+
+
+def _batch(cfg: DictConfig, trainer: Any) -> str:
+    size, accumulate, world = cfg.data.batch_size, cfg.trainer.accumulate, trainer.world_size
+    if accumulate * world == 1:
+        return str(size)
+    return f"{size} = {size // (accumulate * world)} × {world} devices × {accumulate} accumulated"

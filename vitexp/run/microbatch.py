@@ -1,0 +1,88 @@
+"""`bs=auto`: into how many micro-batches a step must be cut so that it fits into the memory that is free.
+
+The global batch stays as configured, and with it the result of the run; only `trainer.accumulate` is found. The
+activations that a step keeps for its backward pass are added up on the meta device, which costs no memory, so nothing
+has to run out of it first. (On a CPU, what runs out is killed: there is no error to catch.)
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from torch.func import functional_call
+
+from vitexp.errors import ConfigError, ResourceError
+from vitexp.machine.memory import free_on
+from vitexp.run.kept import keeping
+
+AUTO = "auto"
+# What a step needs beside what it keeps: buffers of kernels, the images themselves, fragmentation.
+_BESIDE = 1.3
+# Of what is free; the rest is for data, metrics and pictures.
+_USED = 0.8
+
+
+def is_auto(cfg: DictConfig) -> bool:
+    """Whether the number of micro-batches is to be found."""
+    return bool(cfg.trainer.accumulate == AUTO)
+
+
+def require_findable(cfg: DictConfig) -> None:
+    """Raise ConfigError unless the steps of the run are those that `find_accumulate` can foresee."""
+    sampler, several = cfg.data.get("sampler", "fixed"), cfg.trainer.devices not in (AUTO, 1)
+    if several or torch.cuda.device_count() > 1:
+        raise ConfigError(
+            "bs=auto looks at the memory of one device, and the run has several; use trainer.devices=1, or give the "
+            "number of micro-batches: trainer.accumulate=4"
+        )
+    if sampler != "fixed" or cfg.chosen.task != "classify":
+        raise ConfigError(
+            f"bs=auto foresees steps of equal images, and task={cfg.chosen.task} data.sampler={sampler} has others; "
+            "give the number of micro-batches: trainer.accumulate=4"
+        )
+
+
+def find_accumulate(cfg: DictConfig, model: nn.Module) -> int:
+    """The smallest number of micro-batches, a divisor of `data.batch_size`, whose steps fit.
+
+    Raises:
+        ResourceError: not even single images fit.
+    """
+    size, batch = cfg.data.image_size, cfg.data.batch_size
+    shape = (cfg.data.channels, size, size)
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    # Gradients, two moments of the optimizer, and the average of the weights.
+    fixed = trained * (3 + (cfg.trainer.ema is not None))
+    gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
+    free = free_on(torch.device("cuda" if gpu else "cpu"))
+    needed = math.inf
+    for accumulate in _divisors(batch):
+        needed = fixed + _BESIDE * kept_bytes(model, (batch // accumulate, *shape))
+        if needed <= _USED * free:
+            return accumulate
+    raise ResourceError(
+        f"a step of one image at {size}x{size} needs about {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are "
+        f"free; lower size=, choose a smaller model= or regime=head, or free memory"
+    )
+
+
+def kept_bytes(model: nn.Module, shape: tuple[int, int, int, int]) -> int:
+    """Bytes that the forward pass in training of images (B, C, H, W) keeps for its backward pass, parameters aside."""
+    state = {name: tensor.detach().to("meta") for name, tensor in model.named_buffers()}
+    for name, parameter in model.named_parameters():
+        state[name] = parameter.detach().to("meta").requires_grad_(parameter.requires_grad)
+    training = [module.training for module in model.modules()]
+    model.train()
+    try:
+        with keeping(state.values()) as kept:
+            functional_call(model, state, (torch.empty(shape, device="meta"),))
+    finally:
+        for module, was in zip(model.modules(), training, strict=True):
+            module.training = was
+    return kept.num_bytes
+
+
+def _divisors(number: int) -> Iterator[int]:
+    return (divisor for divisor in range(1, number + 1) if number % divisor == 0)

@@ -1,0 +1,144 @@
+"""Which attention goes into which model: the flags that attention classes carry, read from their source without torch.
+
+`vitexp list attention` prints it before anything heavy is imported; the models themselves refuse what it refuses, which
+tests/model/test_compatibility.py holds them to. A family whose files are not in conf/ has no column.
+"""
+
+import ast
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from vitexp.config.compose import conf_dir, options
+
+FLAGS = ("takes_mask", "takes_context", "takes_bias", "needs_grid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What a family of models, or a regime, asks of an attention.
+
+    Attributes:
+        prefixes: of the files in conf/<group> that belong to it.
+        needs: flags that must be set.
+        on_grid: the cell of an attention that needs a grid: `yes`, `no`, or the condition on which it works.
+    """
+
+    title: str
+    prefixes: tuple[str, ...]
+    on_grid: str
+    needs: tuple[str, ...] = ()
+    group: str = "model"
+
+    @property
+    def members(self) -> list[str]:
+        return [option for option in options(self.group) if option.startswith(self.prefixes)]
+
+
+MEAN_POOLING = "with model.pool=mean"
+FAMILIES = (
+    Family(title="ViT, DeepViT", prefixes=("vit_", "deepvit_"), on_grid=MEAN_POOLING),
+    Family(title="NaViT", prefixes=("navit",), on_grid="no", needs=("takes_mask",)),
+    Family(
+        title="masked memory",
+        prefixes=("memory_masked",),
+        on_grid="no",
+        needs=("takes_mask", "takes_context"),
+        group="regime",
+    ),
+    Family(title="Swin V2", prefixes=("swinv2",), on_grid="no", needs=("takes_mask", "takes_bias")),
+    Family(title="MobileViT", prefixes=("mobilevit",), on_grid="no"),
+    Family(title="EfficientViT", prefixes=("efficientvit",), on_grid="yes"),
+)
+
+
+def compatibility() -> tuple[list[str], list[list[str]]]:
+    """Names of the columns, and a row for each option of attention=."""
+    families = [family for family in FAMILIES if family.members]
+    columns = ["attention=", "mask, context", "bias", "grid", *(family.title for family in families)]
+    rows = []
+    for option in options("attention"):
+        found = flags(option)
+        own = [found["takes_mask"] and found["takes_context"], found["takes_bias"], found["needs_grid"]]
+        cells = [_native(family, option) or cell(family, found) for family in families]
+        rows.append([option, *("yes" if flag else "no" for flag in own), *cells])
+    return columns, rows
+
+
+def cell(family: Family, found: Mapping[str, bool]) -> str:
+    """Whether an attention with these flags works in a family: yes, no, or on what condition."""
+    if not all(found[flag] for flag in family.needs):
+        return "no"
+    return family.on_grid if found["needs_grid"] else "yes"
+
+
+def family_of(model: str) -> Family | None:
+    """The family of an option of model=."""
+    return next((family for family in FAMILIES if family.group == "model" and model.startswith(family.prefixes)), None)
+
+
+@cache
+def flags(option: str) -> dict[str, bool]:
+    """The flags of the class behind attention=<option>; one that neither it nor its bases set is False."""
+    content = yaml.safe_load((conf_dir() / "attention" / f"{option}.yaml").read_text())
+    module, _, name = content["_target_"].rpartition(".")
+    return dict.fromkeys(FLAGS, False) | _class_flags(module, name)
+
+
+def _class_flags(module: str, name: str) -> dict[str, bool]:
+    """Flags set in the body of a class of vitexp, those of its bases first."""
+    file = _source(module)
+    if not file.is_file():
+        return {}
+    tree = ast.parse(file.read_text())
+    imported = {
+        alias.asname or alias.name: node.module
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+    found: dict[str, bool] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            for base in reversed([base.id for base in node.bases if isinstance(base, ast.Name)]):
+                found |= _class_flags(imported.get(base, module), base)
+            found |= dict(_assigned(node.body))
+    return found
+
+
+def _assigned(body: Iterable[ast.stmt]) -> Iterable[tuple[str, bool]]:
+    for node in body:
+        target = node.target if isinstance(node, ast.AnnAssign) else None
+        known = isinstance(target, ast.Name) and target.id in FLAGS
+        if known and isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Constant):
+            yield target.id, bool(node.value.value)  # type: ignore[union-attr]
+
+
+def _source(module: str) -> Path:
+    """The file of a module of vitexp; a path that is no file for anybody else's."""
+    return Path(__file__).resolve().parents[2].joinpath(*module.split(".")).with_suffix(".py")
+
+
+def _native(family: Family, option: str) -> str:
+    """`native` where a model of the family is published with this attention, else nothing."""
+    if family.group != "model":
+        return ""
+    return "native" if option in {published_attention(model) for model in family.members} else ""
+
+
+@cache
+def published_attention(model: str) -> str:
+    """The attention that a model's file chooses, or the file that it builds on, or conf/config.yaml for all."""
+    content = yaml.safe_load((conf_dir() / "model" / f"{model}.yaml").read_text())
+    defaults = content.get("defaults", ())
+    for entry in defaults:
+        if isinstance(entry, dict) and "override /attention" in entry:
+            return str(entry["override /attention"])
+    for entry in defaults:
+        if isinstance(entry, str) and entry != "_self_":
+            return published_attention(entry)
+    shipped = yaml.safe_load((conf_dir() / "config.yaml").read_text())["defaults"]
+    return next(str(entry["attention"]) for entry in shipped if isinstance(entry, dict) and "attention" in entry)

@@ -1,0 +1,84 @@
+"""`vitexp resume [run=...]`: continue an interrupted run in its own folder, to the weights it would have had."""
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vitexp import build
+from vitexp.checkpoint.safe_io import newest
+from vitexp.config.command import Command
+from vitexp.errors import ConfigError
+from vitexp.machine.resources import naming_resources
+from vitexp.report.screen import print_notes, say
+from vitexp.run.fit import fit
+from vitexp.run.folder import Run, find, working
+from vitexp.run.preflight import require_ready
+from vitexp.run.reopen import reopen, require_same
+from vitexp.run.slurm import requeued
+from vitexp.verb.report import reporting
+
+# What may differ in a resumed run: how far, how often it is saved, how many workers read ahead, and how much is said.
+ALLOWED = ("epochs", "data.num_workers", "trainer.checkpoint_seconds", "resume.allow", "quiet")
+# What may differ where resume.allow= names it: the run goes on, but not to the bits that it would have had.
+ON_REQUEST = (
+    *("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.clip", "trainer.log_every"),
+    *("trainer.validate_every", "trainer.channels_last", "precision", "compile", "select", "logger"),
+    *("data.root", "data.timeout"),
+)
+
+
+def resume(command: Command) -> dict[str, Any]:
+    """Go on from the newest whole checkpoint; a finished run is left alone unless `epochs=` asks for more.
+
+    Raises:
+        CheckpointError: a changed configuration (with both values), or no whole checkpoint left.
+    """
+    fresh = command.cfg
+    run = find(fresh.run or "last", Path(fresh.outputs))
+    allowed = (*ALLOWED, *_on_request(fresh.resume.allow))
+    require_same(run, command.overrides, fresh, allowed=allowed)
+    changes = [override for override in command.overrides if override.partition("=")[0] in allowed]
+    cfg = reopen(run, changes, fresh, allowed=allowed, verb="resume")
+    if cfg.epochs < run.record["epochs"]:
+        raise ConfigError(f"epochs={cfg.epochs} is fewer than the {run.record['epochs']} of run {run.name}; give more")
+    if run.state == "done" and cfg.epochs == run.record["epochs"]:
+        say(f"run {run.name} is already complete; epochs={2 * cfg.epochs} would extend it", quiet=cfg.quiet)
+        return dict(run.record["metrics"])
+    data = build.build_data(cfg)
+    task = build.build_task(cfg, build.build_model(cfg))
+    require_ready(cfg, data, task)
+    run.acquire()
+    with requeued(cfg.get("requeue", False)), reporting(run), working(run), naming_resources(cfg):
+        found = newest(run.checkpoints)
+        position = {key: found[1][key] for key in ("step", "epoch", "batch")} if found else None
+        start = position or {"step": 0, "epoch": 0, "batch": 0}
+        where = f"step {start['step']} (epoch {start['epoch'] + 1}, batch {start['batch']})"
+        print_notes([f"resuming {run.name} at {where}", *_differences(run, changes)], quiet=cfg.quiet)
+        run.keep_config(cfg)
+        run.update(state="running", epochs=cfg.epochs, pid=os.getpid(), host=platform.node())
+        return fit(cfg, run, data, task, position=start)
+
+
+def _on_request(names: Sequence[str]) -> list[str]:
+    """The keys of `resume.allow`, if they can differ at all."""
+    wrong = [name for name in names if name not in ON_REQUEST]
+    if wrong:
+        raise ConfigError(
+            f"resume.allow=[{','.join(wrong)}] cannot be allowed: steps, order and weights of the run depend on it;"
+            f" allowed are {', '.join(ON_REQUEST)}; or train a new run with checkpoint= the weights of this one"
+        )
+    return list(names)
+
+
+def _differences(run: Run, changes: Sequence[str]) -> list[str]:
+    """What keeps the rest of the run from the bits that it would have had, for the terminal and for run.json."""
+    notes = [f"{change} by resume.allow" for change in changes if change.partition("=")[0] in ON_REQUEST]
+    before = run.record.get("packages", {}).get("torch")
+    if before not in (None, version("torch")):
+        notes.append(f"begun with torch {before}, going on with {version('torch')}")
+    if notes:
+        run.update(changed=[*run.record.get("changed", []), *notes])
+    return [f"{note}: not the bits of an uninterrupted run" for note in notes]
