@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
@@ -46,3 +47,32 @@ def rename(tensors: Mapping[str, Tensor], rules: Sequence[tuple[str, str | Calla
             name = re.sub(pattern, replacement, name)
         renamed[name] = tensor
     return renamed
+
+
+def pair(tensors: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]], *, back: bool = False) -> Tensors:
+    """Rename by pairs (ours, theirs): ours to theirs in turn, or `back`, which undoes it from the last pair on.
+
+    A pair is literal but for `^`, the start of a name, and `#`, a number that both sides have.
+    """
+    turned = [(theirs, ours) for ours, theirs in reversed(pairs)] if back else pairs
+    return rename(tensors, [(_pattern(given), _replacement(wanted)) for given, wanted in turned])
+
+
+def _pattern(text: str) -> str:
+    return re.escape(text).replace(r"\^", "^").replace(r"\#", r"(\d+)")
+
+
+def _replacement(text: str) -> str:
+    first, *others = text.removeprefix("^").split("#")
+    return first + "".join(rf"\g<{number}>{other}" for number, other in enumerate(others, 1))
+
+
+def stack_qkv(tensors: Tensors, parts: tuple[str, str, str], *, inside: str = "attention") -> Tensors:
+    """The three projections of each attention as one; a triple with a gap stays, to be reported as it is."""
+    stacked = dict(tensors)
+    for name in tensors:
+        prefix, found, suffix = name.partition(f".{inside}.{parts[0]}.")
+        triple = [f"{prefix}.{inside}.{part}.{suffix}" for part in parts]
+        if found and all(member in tensors for member in triple):
+            stacked[f"{prefix}.{inside}.qkv_projection.{suffix}"] = torch.cat([stacked.pop(m) for m in triple])
+    return stacked

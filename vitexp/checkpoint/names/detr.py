@@ -1,91 +1,76 @@
 """Foreign names of a DETR's tensors: the authors' (facebookresearch/detr) and Hugging Face's, 5.x and before."""
 
-import torch
+from vitexp.checkpoint.origin import Origin, Tensors, pair, rename, stack_qkv
 
-from vitexp.checkpoint.origin import Origin, Tensors, rename
-
+# Pairs (ours, theirs) as `pair` takes them: what begins a name, then what stands inside a layer.
 _OFFICIAL = (
-    (r"^backbone\.0\.body\.", "backbone."),
-    (r"^backbone\.1\.row_embed\.weight$", "position.rows"),
-    (r"^backbone\.1\.col_embed\.weight$", "position.columns"),
-    (r"^input_proj\.", "project."),
-    (r"^query_embed\.weight$", "queries"),
-    (r"^transformer\.decoder\.norm\.", "norm."),
-    (r"^transformer\.(encoder|decoder)\.layers\.(\d+)\.", r"\1.\2."),
-    (r"^(encoder\.\d+)\.self_attn\.", r"\1.attention.variant."),
-    (r"^(decoder\.\d+)\.self_attn\.", r"\1.self_attention.variant."),
-    (r"^(decoder\.\d+)\.multihead_attn\.", r"\1.cross_attention.variant."),
-    (r"\.in_proj_(weight|bias)$", r".qkv_projection.\1"),
-    (r"\.out_proj\.(weight|bias)$", r".out.\1"),
-    (r"\.linear([12])\.", r".mlp.fc\1."),
-    (r"^class_embed\.", "head.classes."),
-    (r"^bbox_embed\.", "head.boxes."),
-)
-_TO_OFFICIAL = (
-    (r"^backbone\.", "backbone.0.body."),
-    (r"^position\.rows$", "backbone.1.row_embed.weight"),
-    (r"^position\.columns$", "backbone.1.col_embed.weight"),
-    (r"^project\.", "input_proj."),
-    (r"^queries$", "query_embed.weight"),
-    (r"^norm\.", "transformer.decoder.norm."),
-    (r"^(encoder|decoder)\.(\d+)\.", r"transformer.\1.layers.\2."),
-    (r"(encoder\.layers\.\d+)\.attention\.variant\.", r"\1.self_attn."),
-    (r"\.self_attention\.variant\.", ".self_attn."),
-    (r"\.cross_attention\.variant\.", ".multihead_attn."),
-    (r"\.qkv_projection\.(weight|bias)$", r".in_proj_\1"),
-    (r"_attn\.out\.(weight|bias)$", r"_attn.out_proj.\1"),
-    (r"\.mlp\.fc([12])\.", r".linear\1."),
-    (r"^head\.classes\.", "class_embed."),
-    (r"^head\.boxes\.", "bbox_embed."),
+    ("^backbone.", "^backbone.0.body."),
+    ("^position.rows", "^backbone.1.row_embed.weight"),
+    ("^position.columns", "^backbone.1.col_embed.weight"),
+    ("^project.", "^input_proj."),
+    ("^queries", "^query_embed.weight"),
+    ("^norm.", "^transformer.decoder.norm."),
+    ("^head.classes.", "^class_embed."),
+    ("^head.boxes.", "^bbox_embed."),
+    ("^encoder.#.", "^transformer.encoder.layers.#."),
+    ("^decoder.#.", "^transformer.decoder.layers.#."),
+    ("encoder.layers.#.attention.variant.", "encoder.layers.#.self_attn."),
+    ("decoder.layers.#.self_attention.variant.", "decoder.layers.#.self_attn."),
+    (".cross_attention.variant.", ".multihead_attn."),
+    ("attn.qkv_projection.", "attn.in_proj_"),
+    ("attn.out.", "attn.out_proj."),
+    (".mlp.fc#.", ".linear#."),
 )
 _HF = (
-    (r"^model\.", ""),
-    (r"^backbone\.(conv_encoder\.)?model\.", "backbone."),
-    (r"^(backbone\.)?position_embedding\.row_embeddings\.weight$", "position.rows"),
-    (r"^(backbone\.)?position_embedding\.column_embeddings\.weight$", "position.columns"),
-    (r"^input_projection\.", "project."),
-    (r"^query_position_embeddings\.weight$", "queries"),
-    (r"^decoder\.layernorm\.", "norm."),
-    (r"^(encoder|decoder)\.layers\.(\d+)\.", r"\1.\2."),
-    (r"^(encoder\.\d+)\.self_attn\.", r"\1.attention.variant."),
-    (r"^(decoder\.\d+)\.self_attn\.", r"\1.self_attention.variant."),
-    (r"\.encoder_attn\.", ".cross_attention.variant."),
-    (r"\.variant\.(o_proj|out_proj)\.", ".variant.out."),
-    (r"\.(mlp\.)?fc([12])\.", r".mlp.fc\2."),
-    (r"\.self_attn_layer_norm\.", ".norm1."),
-    (r"\.encoder_attn_layer_norm\.", ".norm2."),
-    (r"^(encoder\.\d+)\.final_layer_norm\.", r"\1.norm2."),
-    (r"^(decoder\.\d+)\.final_layer_norm\.", r"\1.norm3."),
-    (r"^class_labels_classifier\.", "head.classes."),
-    (r"^bbox_predictor\.", "head.boxes."),
+    ("^backbone.", "^model.backbone.model."),
+    ("^position.rows", "^model.position_embedding.row_embeddings.weight"),
+    ("^position.columns", "^model.position_embedding.column_embeddings.weight"),
+    ("^project.", "^model.input_projection."),
+    ("^queries", "^model.query_position_embeddings.weight"),
+    ("^norm.", "^model.decoder.layernorm."),
+    ("^head.classes.", "^class_labels_classifier."),
+    ("^head.boxes.", "^bbox_predictor."),
+    ("^encoder.#.", "^model.encoder.layers.#."),
+    ("^decoder.#.", "^model.decoder.layers.#."),
+    ("encoder.layers.#.attention.variant.", "encoder.layers.#.self_attn."),
+    ("decoder.layers.#.self_attention.variant.", "decoder.layers.#.self_attn."),
+    (".cross_attention.variant.", ".encoder_attn."),
+    ("encoder.layers.#.norm2.", "encoder.layers.#.final_layer_norm."),
+    ("decoder.layers.#.norm2.", "decoder.layers.#.encoder_attn_layer_norm."),
+    ("decoder.layers.#.norm3.", "decoder.layers.#.final_layer_norm."),
+    ("attn.qkv_projection.", "attn.qkv."),
+    ("attn.out.", "attn.o_proj."),
+    (".norm1.", ".self_attn_layer_norm."),
+)
+# Of a file by Hugging Face before 5.x, as 5.x names it; the base model alone has no `model.` in front.
+_OLD_HF = (
+    (r"^(?!model\.|class_|bbox_)", "model."),
+    (r"\.backbone\.conv_encoder\.model\.", ".backbone.model."),
+    (r"\.backbone\.position_embedding\.", ".position_embedding."),
+    (r"_attn\.out_proj\.", "_attn.o_proj."),
+    (r"(layers\.\d+)\.fc([12])\.", r"\1.mlp.fc\2."),
 )
 
 
 def to_timm(tensors: Tensors) -> Tensors:
     """Our names as the authors': timm has no DETR."""
-    return rename(tensors, _TO_OFFICIAL)
+    return pair(tensors, _OFFICIAL)
 
 
 def _from_official(tensors: Tensors) -> Tensors:
-    return rename(tensors, _OFFICIAL)
+    return pair(tensors, _OFFICIAL, back=True)
 
 
 def _from_hf(tensors: Tensors) -> Tensors:
     """Renamed, and the three projections of each attention as one; a triple with a gap stays and is reported."""
-    renamed = rename(tensors, _HF)
-    stacked = dict(renamed)
-    for name in renamed:
-        prefix, found, suffix = name.partition(".variant.q_proj.")
-        triple = [f"{prefix}.variant.{part}_proj.{suffix}" for part in "qkv"]
-        if found and all(member in renamed for member in triple):
-            stacked[f"{prefix}.variant.qkv_projection.{suffix}"] = torch.cat([stacked.pop(m) for m in triple])
-    return stacked
+    renamed = pair(rename(tensors, _OLD_HF), _HF, back=True)
+    return stack_qkv(renamed, ("q_proj", "k_proj", "v_proj"), inside="variant")
 
 
 def to_hf(tensors: Tensors) -> Tensors:
     """Our names as Hugging Face's 5.x."""
     renamed: Tensors = {}
-    for name, tensor in rename(tensors, _TO_HF).items():
+    for name, tensor in pair(tensors, _HF).items():
         prefix, found, suffix = name.partition("_attn.qkv.")
         parts = tensor.chunk(3) if found else ()
         renamed |= {f"{prefix}_attn.{part}_proj.{suffix}": chunk for part, chunk in zip("qkv", parts, strict=False)}
@@ -93,27 +78,6 @@ def to_hf(tensors: Tensors) -> Tensors:
             renamed[name] = tensor
     return renamed
 
-
-_TO_HF = (
-    (r"^backbone\.", "model.backbone.model."),
-    (r"^position\.rows$", "model.position_embedding.row_embeddings.weight"),
-    (r"^position\.columns$", "model.position_embedding.column_embeddings.weight"),
-    (r"^project\.", "model.input_projection."),
-    (r"^queries$", "model.query_position_embeddings.weight"),
-    (r"^norm\.", "model.decoder.layernorm."),
-    (r"^(encoder|decoder)\.(\d+)\.", r"model.\1.layers.\2."),
-    (r"(encoder\.layers\.\d+)\.attention\.variant\.", r"\1.self_attn."),
-    (r"\.self_attention\.variant\.", ".self_attn."),
-    (r"\.cross_attention\.variant\.", ".encoder_attn."),
-    (r"_attn\.qkv_projection\.", "_attn.qkv."),
-    (r"_attn\.out\.", "_attn.o_proj."),
-    (r"\.norm1\.", ".self_attn_layer_norm."),
-    (r"(encoder\.layers\.\d+)\.norm2\.", r"\1.final_layer_norm."),
-    (r"(decoder\.layers\.\d+)\.norm2\.", r"\1.encoder_attn_layer_norm."),
-    (r"\.norm3\.", ".final_layer_norm."),
-    (r"^head\.classes\.", "class_labels_classifier."),
-    (r"^head\.boxes\.", "bbox_predictor."),
-)
 
 ORIGINS = (
     Origin(

@@ -6,7 +6,7 @@ numbers; very old files of theirs hold 1x1 convolutions as matrices.
 
 import re
 
-from vitexp.checkpoint.origin import Origin, Tensors, rename
+from vitexp.checkpoint.origin import Origin, Tensors, pair, rename
 
 # Ours -> timm's, in this order; the longer names first.
 _PAIRS = (
@@ -48,11 +48,11 @@ _LATER_BLOCK = re.compile(r"^blocks([23])\.(\d+)\.")
 
 def to_timm(tensors: Tensors) -> Tensors:
     """Our names as timm's."""
-    return rename(tensors, [(re.escape(ours), theirs) for ours, theirs in _PAIRS])
+    return pair(tensors, _PAIRS)
 
 
 def _from_timm(tensors: Tensors) -> Tensors:
-    return rename(tensors, [(re.escape(theirs), ours) for ours, theirs in _PAIRS])
+    return pair(tensors, _PAIRS, back=True)
 
 
 def _from_official(tensors: Tensors) -> Tensors:

@@ -5,12 +5,9 @@ that turns the channels, expect that; timm's copy has been turned already. Here 
 convolution is turned on loading, and a printed line says so. All three take pixels in 0..1 without mean and std.
 """
 
-import re
-
 from torch import Tensor
 
-from vitexp.checkpoint.names.vit import stack_qkv
-from vitexp.checkpoint.origin import Origin, Tensors, rename
+from vitexp.checkpoint.origin import Origin, Tensors, pair, rename, stack_qkv
 
 PIXELS = "pixels: the weights expect 0..1, that is data.mean=[0,0,0] data.std=[1,1,1], which model= sets by itself"
 TURNED = "stem.conv.weight: turned from BGR to RGB, the published weights of this origin were trained on BGR"
@@ -29,6 +26,7 @@ _TIMM = (
     (".leave.", ".conv_proj."),
     (".fusion.", ".conv_fusion."),
 )
+_ENDS = (("^last.", "^final_conv."), ("^head.", "^head.fc."))
 # Stages and inverted residuals, as v2 has them too.
 HF_COMMON = (
     (r"^mobilevit(v2)?\.", ""),
@@ -92,17 +90,13 @@ def to_timm(tensors: Tensors) -> Tensors:
 
 def timm_names(tensors: Tensors, pairs: tuple[tuple[str, str], ...]) -> Tensors:
     """Our names as timm's, of a family that differs in `pairs` (ours, theirs)."""
-    rules = [(re.escape(ours), theirs) for ours, theirs in pairs]
     bricks = (r"(^stem|\.conv\w+|^last)\.norm\.", r"\1.bn.")
-    ends = [(r"^last\.", "final_conv."), (r"^head\.", "head.fc.")]
-    return rename(tensors, [*rules, bricks, *ends])
+    return pair(rename(pair(tensors, pairs), [bricks]), _ENDS)
 
 
 def our_names(tensors: Tensors, pairs: tuple[tuple[str, str], ...]) -> Tensors:
     """Timm's names as ours, of a family that differs in `pairs` (ours, theirs)."""
-    rules = [(re.escape(theirs), ours) for ours, theirs in pairs]
-    ends = [(r"^final_conv\.", "last."), (r"^head\.fc\.", "head.")]
-    return rename(tensors, [*rules, (r"\.bn\.", ".norm."), *ends])
+    return pair(tensors, (*pairs, (".norm.", ".bn."), *_ENDS), back=True)
 
 
 def _from_timm(tensors: Tensors) -> Tensors:

@@ -6,14 +6,12 @@ of offsets, pairs and masks, which follow from the window.
 
 import re
 
-import torch
-
-from vitexp.checkpoint.origin import Origin, Tensors, rename
+from vitexp.checkpoint.origin import Origin, Tensors, pair, rename, stack_qkv
 
 _TIMM = (
-    ("stem.projection.", "patch_embed.proj."),
-    ("stem_norm.", "patch_embed.norm."),
-    ("stages.", "layers."),
+    ("^stem.projection.", "^patch_embed.proj."),
+    ("^stem_norm.", "^patch_embed.norm."),
+    ("^stages.", "^layers."),
     (".merge.", ".downsample."),
     (".attention.qkv_projection.q_bias", ".attn.q_bias"),
     (".attention.qkv_projection.v_bias", ".attn.v_bias"),
@@ -23,7 +21,7 @@ _TIMM = (
     (".bias.fc1.", ".attn.cpb_mlp.0."),
     (".bias.fc2.", ".attn.cpb_mlp.2."),
     (".bias.table", ".attn.relative_position_bias_table"),
-    ("head.", "head.fc."),
+    ("^head.", "^head.fc."),
 )
 _HF = (
     (r"^swinv2\.", ""),
@@ -41,16 +39,21 @@ _HF = (
     (r"^layernorm\.", "norm."),
     (r"^classifier\.", "head."),
 )
+_HF_ATTENTION = (
+    (r"\.attn\.qkv_projection\.", ".attn.qkv."),
+    (r"\.attn\.query\.bias$", ".attn.q_bias"),
+    (r"\.attn\.value\.bias$", ".attn.v_bias"),
+)
 _DERIVED = re.compile(r"\.(relative_coords_table|relative_position_index|attn_mask)$")
 
 
 def to_timm(tensors: Tensors) -> Tensors:
     """Our names as timm's."""
-    return rename(tensors, [(f"(?:^|(?<=[.\\d])){re.escape(ours)}", theirs) for ours, theirs in _TIMM])
+    return pair(tensors, _TIMM)
 
 
 def _from_timm(tensors: Tensors) -> Tensors:
-    return rename(tensors, [(re.escape(theirs), ours) for ours, theirs in _TIMM])
+    return pair(tensors, _TIMM, back=True)
 
 
 def _from_official(tensors: Tensors) -> Tensors:
@@ -66,15 +69,8 @@ def _next_stage(name: str) -> str:
 
 
 def _from_hf(tensors: Tensors) -> Tensors:
-    renamed = rename(tensors, _HF)
-    stacked = dict(renamed)
-    for name in renamed:
-        if name.endswith(".attn.query.weight"):
-            triple = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
-            if all(member in stacked for member in triple):
-                stacked[name.replace(".query.", ".qkv.")] = torch.cat([stacked.pop(member) for member in triple])
-    biases = [(r"\.attn\.query\.bias$", ".attn.q_bias"), (r"\.attn\.value\.bias$", ".attn.v_bias")]
-    return _from_official(rename(stacked, biases))
+    stacked = stack_qkv(rename(tensors, _HF), ("query", "key", "value"), inside="attn")
+    return _from_official(rename(stacked, _HF_ATTENTION))
 
 
 ORIGINS = (

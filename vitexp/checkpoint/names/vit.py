@@ -6,10 +6,9 @@ big_vision (a `params/` prefix, other sub-indices, layers perhaps stacked, no po
 
 import re
 
-import torch
 from torch import Tensor
 
-from vitexp.checkpoint.origin import Origin, Tensors, rename
+from vitexp.checkpoint.origin import Origin, Tensors, pair, rename, stack_qkv
 from vitexp.errors import CheckpointError
 
 _TIMM = (
@@ -84,7 +83,7 @@ def to_timm(tensors: Tensors) -> Tensors:
         (r"^stem\.units\.(\d+)\.(\d+)\.shortcut\.", r"patch_embed.backbone.stages.\1.blocks.\2.downsample."),
         (r"^stem\.units\.(\d+)\.(\d+)\.conv(\d)\.(conv|norm)\.", r"patch_embed.backbone.stages.\1.blocks.\2.\4\3."),
     )
-    renamed = rename(tensors, [*hybrid, *((re.escape(ours), theirs) for ours, theirs in _TIMM)])
+    renamed = pair(rename(tensors, hybrid), _TIMM)
     ours = [name for name in renamed if ".attention." in name or name.startswith("stem.")]
     if ours:
         raise CheckpointError(
@@ -96,7 +95,7 @@ def to_timm(tensors: Tensors) -> Tensors:
 
 def from_timm(tensors: Tensors) -> Tensors:
     """Timm's names as ours."""
-    return rename(tensors, [*_TIMM_HYBRID, *((re.escape(theirs), ours) for ours, theirs in _TIMM)])
+    return pair(rename(tensors, _TIMM_HYBRID), _TIMM, back=True)
 
 
 def _from_hf(tensors: Tensors) -> Tensors:
@@ -139,17 +138,6 @@ def _from_flax(name: str, tensor: Tensor) -> Tensor:
     if name.endswith("weight") and tensor.ndim == 2:
         return tensor.T
     return tensor
-
-
-def stack_qkv(tensors: Tensors, parts: tuple[str, str, str]) -> Tensors:
-    """The three projections of each attention as one; a triple with a gap stays, to be reported as it is."""
-    stacked = dict(tensors)
-    for name in tensors:
-        prefix, found, suffix = name.partition(f".attention.{parts[0]}.")
-        triple = [f"{prefix}.attention.{part}.{suffix}" for part in parts]
-        if found and all(member in tensors for member in triple):
-            stacked[f"{prefix}.attention.qkv_projection.{suffix}"] = torch.cat([stacked.pop(m) for m in triple])
-    return stacked
 
 
 ORIGINS = (
