@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_matcher import random_case
 
+from tests.detection.test_matcher import random_case
 from vitexp.detection import criterion as module
 from vitexp.detection.criterion import Criterion, cardinality_error, class_error
 from vitexp.detection.matcher import Matcher

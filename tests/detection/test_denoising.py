@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_criterion import make as make_criterion
-from test_criterion import target
 
+from tests.detection.test_criterion import make as make_criterion
+from tests.detection.test_criterion import target
 from tests.tiny import randomise
 from tests.tiny_detr import padded_batch, tiny_detr
 from vitexp.detection.denoising import Denoising

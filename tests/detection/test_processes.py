@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed
-from test_criterion import make
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.detection.test_criterion import make
 from tests.tiny_detr import tiny_detr, tiny_resnet
 
 

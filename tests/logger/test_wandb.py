@@ -24,7 +24,8 @@ from vitexp.logger.wandb import (
     start_wandb,
     without_secrets,
 )
-from vitexp.run.folder import Run, fit
+from vitexp.run import fit
+from vitexp.run.folder import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wandb.*")
 

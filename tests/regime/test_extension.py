@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_concat import trained_task
 
+from tests.regime.test_concat import trained_task
 from tests.regime.trained import assert_only_moves, encoder, random_images, regime, trainable
 from vitexp.checkpoint.adapter import put_adapter
 from vitexp.errors import CheckpointError, ConfigError

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from test_cli_detect import squares
 
 from tests.resume.rows import MODELS, REGIMES, ROWS, WITHOUT_TRAINING
 from tests.resume.toy import Death, bare, command, differing, in_place, outcome, session
+from tests.verb.test_cli_detect import squares
 from vitexp.config.compose import conf_dir, options
 from vitexp.run.folder import find
 from vitexp.verb.train import train

@@ -24,7 +24,8 @@ from pytorch_lightning import Callback
 
 from vitexp.config.command import Command
 from vitexp.config.compose import canonical, compose
-from vitexp.run.folder import all_runs, find, fit
+from vitexp.run import fit
+from vitexp.run.folder import all_runs, find
 from vitexp.verb.resume import ALLOWED, resume
 from vitexp.verb.train import train
 

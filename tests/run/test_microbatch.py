@@ -12,7 +12,8 @@ from vitexp import build
 from vitexp.cli import main
 from vitexp.config.compose import compose
 from vitexp.errors import ConfigError, ResourceError
-from vitexp.run.folder import find, microbatch
+from vitexp.run import microbatch
+from vitexp.run.folder import find
 from vitexp.run.kept import keeping
 from vitexp.run.microbatch import find_accumulate, kept_bytes, require_findable
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_cli import train_killed_at
 
+from tests.verb.test_cli import train_killed_at
 from vitexp.cli import main
 from vitexp.run.folder import find
 

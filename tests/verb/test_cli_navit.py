@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_cli import read_rows, train_killed_at
 
+from tests.verb.test_cli import read_rows, train_killed_at
 from vitexp.cli import main
 from vitexp.run.folder import find
 
