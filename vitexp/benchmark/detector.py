@@ -6,6 +6,7 @@ padding and two objects an image, and their logits, boxes and losses are compare
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from vitexp import build
-from vitexp.benchmark.place import autocast, device_of, place_name, waiting
+from vitexp.benchmark.place import device_of, place_name, waiting
 from vitexp.benchmark.report import TIMES, Report, milliseconds
 from vitexp.benchmark.timing import alternate
+from vitexp.benchmark.work import forward, training_step
 from vitexp.checkpoint.names.detr import to_hf
 from vitexp.config.command import Command
 from vitexp.detection.criterion import Criterion
@@ -58,9 +60,9 @@ def time_detector(command: Command, *, without_drops: Callable[[nn.Module], nn.M
         timed = {**models, "vitexp": model}
         calls["vitexp"] = _ours(criterion, model)
         work = {
-            name: _forward(cfg, timed[name], calls[name], images)
+            name: forward(cfg, timed[name], partial(calls[name][0], images))
             if inference
-            else _step(cfg, timed[name], calls[name], images, targets)
+            else training_step(cfg, timed[name], partial(calls[name][1], images, targets))
             for name in timed
         }
         timings = alternate(work, repeats=cfg.benchmark.repeats, wait=waiting(device))
@@ -178,27 +180,3 @@ def _theirs(model: nn.Module) -> Call:
         return total
 
     return forward, loss
-
-
-def _forward(cfg: DictConfig, model: nn.Module, call: Call, images: Tensor) -> Callable[[], object]:
-    model.eval()
-
-    def work() -> object:
-        with torch.inference_mode(), autocast(cfg):
-            return call[0](images)
-
-    return work
-
-
-def _step(cfg: DictConfig, model: nn.Module, call: Call, images: Tensor, targets: Targets) -> Callable[[], object]:
-    optimizer = build.make(cfg.optimizer)([p for p in model.parameters() if p.requires_grad])
-    model.train()
-
-    def work() -> None:
-        optimizer.zero_grad()
-        with autocast(cfg):
-            loss = call[1](images, targets)
-        loss.backward()
-        optimizer.step()
-
-    return work

@@ -7,7 +7,8 @@ unless the work is the same, and the time of a kernel depends on the numbers it 
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 
 import torch
 from omegaconf import DictConfig
@@ -17,9 +18,10 @@ from torch.nn import functional as F
 from vitexp import build
 from vitexp.attention.base import DenseAttention
 from vitexp.benchmark.detector import time_detector
-from vitexp.benchmark.place import autocast, device_of, place_name, waiting
+from vitexp.benchmark.place import device_of, place_name, waiting
 from vitexp.benchmark.report import TIMES, Report, milliseconds
 from vitexp.benchmark.timing import alternate
+from vitexp.benchmark.work import forward, training_step
 from vitexp.checkpoint.load import export_names
 from vitexp.config.command import Command
 from vitexp.errors import ConfigError
@@ -57,7 +59,9 @@ def time_model(command: Command) -> Report:
         build.switches(cfg, timed["vitexp"], inference=inference)
         require_equal(timed, images, cfg)
         work = {
-            name: _forward(cfg, model, images) if inference else _step(cfg, model, images, labels)
+            name: forward(cfg, model, partial(model, images))
+            if inference
+            else training_step(cfg, model, partial(class_loss, model, images, labels))
             for name, model in timed.items()
         }
         timings = alternate(work, repeats=cfg.benchmark.repeats, wait=waiting(device))
@@ -168,29 +172,9 @@ def _peer(cfg: DictConfig, ours: nn.Module) -> dict[str, nn.Module]:
     return {"timm": peer}
 
 
-def _forward(cfg: DictConfig, model: nn.Module, images: Tensor) -> Callable[[], object]:
-    model.eval()
-
-    def work() -> Tensor:
-        with torch.inference_mode(), autocast(cfg):
-            logits: Tensor = model(images)
-        return logits
-
-    return work
-
-
-def _step(cfg: DictConfig, model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], object]:
-    optimizer = build.make(cfg.optimizer)(model.parameters())
-    model.train()
-
-    def work() -> None:
-        optimizer.zero_grad()
-        with autocast(cfg):
-            loss = F.cross_entropy(model(images), labels)
-        loss.backward()
-        optimizer.step()
-
-    return work
+def class_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of the logits (B, K)."""
+    return F.cross_entropy(model(images), labels)
 
 
 def _title(cfg: DictConfig) -> str:

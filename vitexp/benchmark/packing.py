@@ -5,7 +5,7 @@ own padded to the longest of them (what a batch of images of many sizes is witho
 `size=`. Logits of the first two are compared before anything is timed. Data loading is not part of the time.
 """
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,11 +17,11 @@ from vitexp.batch import PackedImages, pack_images
 from vitexp.benchmark.place import autocast, device_of, place_name, waiting
 from vitexp.benchmark.report import TIMES, Report, milliseconds
 from vitexp.benchmark.timing import alternate
+from vitexp.benchmark.work import forward, training_step
 from vitexp.config.command import Command
 from vitexp.config.compose import compose
 from vitexp.data.pack.order import Packing
 from vitexp.errors import ConfigError
-from vitexp.optim.group import parameter_groups
 
 # Without `model=`: a NaViT, and made-up images at ImageNet's size.
 _USUAL = ("model=navit_ti16", "data=fake", "data.image_size=224", "data.sizes=[64,1,1]", "data.batch_size=8")
@@ -55,8 +55,13 @@ def time_packing(command: Command) -> Report:
     forms[f"one size, {square.shape[-2]} × {square.shape[-1]}"] = ("mask", square)
     _compare(cfg, model, forms)
     rows, ratios = [], {}
-    for kind, work in (("training step", _step), ("forward", _forward)):
-        contenders = {name: work(cfg, model, *form, labels) for name, form in forms.items()}
+    for kind in ("training step", "forward"):
+        contenders = {
+            name: forward(cfg, model, partial(_logits, cfg, model, *form))
+            if kind == "forward"
+            else training_step(cfg, model, partial(_loss, cfg, model, *form, labels))
+            for name, form in forms.items()
+        }
         timings = alternate(contenders, repeats=cfg.benchmark.repeats, wait=waiting(device_of(cfg)))
         for name, timing in timings.items():
             images = forms[name][1]
@@ -127,23 +132,5 @@ def _compare(cfg: Any, model: nn.Module, forms: dict[str, tuple[str, Any]]) -> N
                 raise ConfigError(f"{name} gives other logits than {_SHORT}, off by {off:.2g}; use model.kernel=mask")
 
 
-def _forward(cfg: Any, model: nn.Module, kernel: str, images: Any, labels: Tensor) -> Callable[[], object]:
-    def work() -> object:
-        model.eval()
-        with torch.inference_mode():
-            return _logits(cfg, model, kernel, images)
-
-    return work
-
-
-def _step(cfg: Any, model: nn.Module, kernel: str, images: Any, labels: Tensor) -> Callable[[], object]:
-    groups = parameter_groups(model, lr=0.0, weight_decay=0.0)
-    optimizer = build.make(cfg.optimizer)(groups)
-
-    def work() -> None:
-        model.train()
-        optimizer.zero_grad()
-        F.cross_entropy(_logits(cfg, model, kernel, images), labels).backward()
-        optimizer.step()
-
-    return work
+def _loss(cfg: Any, model: nn.Module, kernel: str, images: Any, labels: Tensor) -> Tensor:
+    return F.cross_entropy(_logits(cfg, model, kernel, images), labels)

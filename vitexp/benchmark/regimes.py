@@ -15,17 +15,16 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vitexp import build
-from vitexp.benchmark.model import native
-from vitexp.benchmark.place import autocast, device_of, place_name, waiting
+from vitexp.benchmark.model import class_loss, native
+from vitexp.benchmark.place import device_of, place_name, waiting
 from vitexp.benchmark.report import TIMES, Report, milliseconds
 from vitexp.benchmark.timing import alternate
+from vitexp.benchmark.work import forward, training_step
 from vitexp.config.command import Command
 from vitexp.config.compose import compose
 from vitexp.machine.memory import free_on
-from vitexp.optim.group import parameter_groups
 from vitexp.run.kept import keeping
 
 _TRAINED = ("head", "memory_masked", "memory", "full")
@@ -44,8 +43,9 @@ def time_regimes(command: Command) -> Report:
     shape = (cfg.data.batch_size, cfg.data.channels, cfg.data.image_size, cfg.data.image_size)
     images, labels = torch.randn(shape, device=device), torch.arange(shape[0], device=device) % cfg.data.num_classes
     models = {name: _under(cfg, name).to(device) for name in _TRAINED}
-    steps = {name: _step(cfg, model, images, labels) for name, model in models.items()}
-    kept = {name: [_kept_bytes(model, images, labels), *_peak(steps[name], device)] for name, model in models.items()}
+    losses = {name: partial(class_loss, model, images, labels) for name, model in models.items()}
+    steps = {name: training_step(cfg, model, losses[name]) for name, model in models.items()}
+    kept = {name: [_kept_bytes(model, losses[name]), *_peak(steps[name], device)] for name, model in models.items()}
     rows: list[tuple[object, ...]] = []
     ratios: dict[str, float] = {}
     wait = waiting(device)
@@ -56,7 +56,7 @@ def time_regimes(command: Command) -> Report:
             ("training step", name, f"{trains:,}", *milliseconds(timing), round(1 / timing.ratio, 3), *kept[name])
         )
     empty = [None] * len(kept["head"])
-    del models, steps
+    del models, steps, losses
     forwards, counts = _forwards(cfg, device, images)
     for name, timing in alternate(forwards, repeats=cfg.benchmark.repeats, wait=wait).items():
         ratios[f"{name} over base"] = 1 / timing.ratio
@@ -83,14 +83,14 @@ def _forwards(
     """The contenders at inference, and how many parameters each adds to one base."""
     single: Any = _under(cfg, "memory_masked")
     base = single.base.eval().to(device)
-    work: dict[str, Callable[[], object]] = {"base": _inference(cfg, base, images)}
+    work: dict[str, Callable[[], object]] = {"base": forward(cfg, base, partial(base, images))}
     counts = {"base": "0"}
     for count in _TASKS:
         joined = _joined(single, count).to(device)
         build.switches(cfg, joined, inference=True)
         name, added = f"{count} task{'s' if count > 1 else ''}", sum(p.numel() for p in joined.tasks.parameters())
         for label, base_too in ((f"{name} joined", False), (f"{name} and the base's", True)):
-            work[label] = _inference(cfg, partial(joined.answers, base=base_too), images)
+            work[label] = forward(cfg, joined, partial(joined.answers, images, base=base_too))
             counts[label] = f"{added:,}"
     whole = sum(p.numel() for p in base.parameters())
     separate: list[Any] = []
@@ -98,7 +98,7 @@ def _forwards(
         if (count - len(separate)) * whole * base.norm.weight.element_size() > free_on(device) // 2:
             continue  # swapping would be timed
         separate += [copy.deepcopy(base) for _ in range(count - len(separate))]
-        work[f"{count} separate models"] = _inference(cfg, partial(_one_by_one, separate[:count]), images)
+        work[f"{count} separate models"] = forward(cfg, base, partial(_one_by_one, separate[:count], images))
         counts[f"{count} separate models"] = f"{(count - 1) * whole:,}"
     return work, counts
 
@@ -117,29 +117,6 @@ def _joined(single: Any, count: int) -> Any:
     return joined.eval()
 
 
-def _inference(cfg: DictConfig, model: Callable[[Tensor], object], images: Tensor) -> Callable[[], object]:
-    def work() -> object:
-        with torch.inference_mode(), autocast(cfg):
-            return model(images)
-
-    return work
-
-
-def _step(cfg: DictConfig, model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], object]:
-    groups = parameter_groups(model, lr=cfg.optimizer.lr, weight_decay=cfg.optimizer.weight_decay)
-    optimizer = build.make(cfg.optimizer)(groups)
-    model.train()
-
-    def work() -> None:
-        optimizer.zero_grad()
-        with autocast(cfg):
-            loss = F.cross_entropy(model(images), labels)
-        loss.backward()
-        optimizer.step()
-
-    return work
-
-
 def _peak(step: Callable[[], object], device: torch.device) -> list[float]:
     """Megabytes of a GPU that a step takes at its peak beyond what was there before; elsewhere nothing tells."""
     if device.type != "cuda":
@@ -151,10 +128,10 @@ def _peak(step: Callable[[], object], device: torch.device) -> list[float]:
     return [round((torch.cuda.max_memory_allocated(device) - before) / 1e6, 1)]
 
 
-def _kept_bytes(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+def _kept_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> float:
     """Megabytes that a forward pass in training keeps for the backward pass, parameters not counted."""
     model.train()
     with keeping(model.parameters()) as kept:
-        loss = F.cross_entropy(model(images), labels)
-    del loss
+        value = loss()
+    del value
     return round(kept.num_bytes / 1e6, 1)
