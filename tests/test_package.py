@@ -6,9 +6,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 import vitexp
+from vitexp.errors import ConfigError, require_extra
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,3 +36,18 @@ def test_importing_vitexp_imports_no_heavy_package() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert "vitexp" in loaded.stdout.split()
     assert not heavy & set(loaded.stdout.split())
+
+
+def test_a_missing_extra_says_what_to_install() -> None:
+    require_extra("onnx", "json", asked="to=onnx")
+    with pytest.raises(ConfigError, match=r"^to=x needs absent_a and absent_b, .* pip install 'vitexp\[onnx\]'$"):
+        require_extra("onnx", "json", "absent_a", "absent_b", asked="to=x")
+
+
+def test_every_extra_that_a_sentence_names_can_be_installed_and_is_in_dev() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    sources = "".join(file.read_text() for file in (ROOT / "vitexp").rglob("*.py"))
+    named = set(re.findall(r'require_extra\("(\w+)"', sources))
+    assert {"wandb", "hub", "lora", "onnx", "optuna"} <= named <= set(extras)
+    (own,) = (text for text in extras["dev"] if text.startswith("vitexp["))
+    assert set(own.removeprefix("vitexp[").removesuffix("]").split(",")) == set(extras) - {"dev"}

@@ -1,5 +1,7 @@
 """What a user did that vitexp cannot do, by the exit code that a script can branch on."""
 
+from importlib.util import find_spec
+
 
 class VitexpError(ValueError):
     """An error that is the user's to mend: one line, no traceback. Only its subclasses are raised."""
@@ -41,3 +43,12 @@ class SweepError(VitexpError):
     """Jobs of a sweep failed; the others finished."""
 
     exit_code = 7
+
+
+def require_extra(extra: str, *modules: str, asked: str) -> None:
+    """Raise ConfigError unless the modules of an optional extra are installed; `asked` is what the user typed."""
+    absent = [module for module in modules if find_spec(module) is None]
+    if absent:
+        raise ConfigError(
+            f"{asked} needs {' and '.join(absent)}, which is not installed; type: pip install 'vitexp[{extra}]'"
+        )

@@ -1,6 +1,7 @@
 """Reading: every format, every wrapper, and no code from a file."""
 
 import os
+import sys
 import zipfile
 
 import numpy as np
@@ -165,6 +166,12 @@ def test_hub_without_network(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match=r"hf:timm/absent could not be had .* checkpoint=PATH"):
         read_tensors("hf:timm/absent")
+
+
+def test_hub_without_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ConfigError, match=r"checkpoint=hf:timm/vit needs .* pip install 'vitexp\[hub\]'"):
+        read_tensors("hf:timm/vit")
 
 
 def test_hub_file_is_read(tmp_path, monkeypatch):

@@ -119,6 +119,16 @@ def test_logging_goes_on_after_lightning_has_finalized(tmp_path: Path) -> None:
     assert isinstance(loggers[0], MetricsFile)
 
 
+def test_a_key_for_wandb_without_its_package_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert [type(logger).__name__ for logger in build(tmp_path, "auto")] == ["MetricsFile", "Events"]
+    (record,) = caplog.records
+    assert "pip install 'vitexp[wandb]'" in record.message
+
+
 def test_an_unknown_choice_lists_the_known(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="use auto, tensorboard"):
         build_loggers(

@@ -2,8 +2,8 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
-from importlib import util
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,6 @@ import pytest
 from tests.sweeps import TOY, finish, jobs, start, until
 from vitexp.cli import main
 from vitexp.errors import ConfigError
-from vitexp.sweep import launch as elsewhere
 from vitexp.sweep.launch import launcher_of
 
 
@@ -46,8 +45,7 @@ def test_what_a_sweep_does_not_take_is_said(words: list[str], said: str) -> None
 
 
 def test_a_launcher_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = util.find_spec
-    monkeypatch.setattr(elsewhere, "find_spec", lambda name: None if name == "submitit" else found(name))
+    monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(ConfigError, match=r"pip install 'vitexp\[submitit\]'"):
         launcher_of(["hydra/launcher=submitit_local"])
 

@@ -1,6 +1,7 @@
 """What the command says, and with which exit code, when nothing is trained or something goes wrong."""
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,14 @@ def test_what_cannot_train_is_found_before_anything_is_written(
         OmegaConf.update(cfg, key, value)
     with pytest.raises(ConfigError, match=said):
         call("train", Command(cfg, [], []))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_logger_that_is_not_installed_is_exit_2_and_says_what_to_install(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert main([*SMALL, "logger=wandb"]) == 2
+    said = "vitexp: logger=wandb needs wandb, which is not installed; type: pip install 'vitexp[wandb]'\n"
+    assert capsys.readouterr().err == said
     assert not list(tmp_path.iterdir())
 
 

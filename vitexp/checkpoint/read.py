@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitexp.errors import CheckpointError, ConfigError
+from vitexp.errors import CheckpointError, ConfigError, require_extra
 from vitexp.files import parse_json
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz")
@@ -138,9 +138,9 @@ def _local(source: str | Path) -> Path:
 
 def _fetch(repository: str) -> Path:
     """The weights file of a repository on the Hugging Face hub, from its cache where it is there already."""
-    from httpx import HTTPError
+    require_extra("hub", "huggingface_hub", asked=f"checkpoint=hf:{repository}")
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, HTTPError
 
     name, _, revision = repository.partition("@")
     try:

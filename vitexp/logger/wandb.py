@@ -14,6 +14,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -128,7 +129,7 @@ def start_wandb(
         wandb_id: the id of an earlier session of this run.
     """
     asked, key = os.environ.get("WANDB_MODE", "").lower(), has_key()
-    if asked == "disabled" or not (key or forced):
+    if asked == "disabled" or not (key or forced) or not _installed():
         return None
     reason = None
     if asked in ("offline", "dryrun"):
@@ -154,6 +155,16 @@ def start_wandb(
     else:
         log.warning("wandb is offline (%s); later: wandb sync %s", reason, Path(run.dir).parent)
     return WandbLogger(run=run, project=settings.project)
+
+
+def _installed() -> bool:
+    """Whether wandb can be imported; a line says so where it cannot."""
+    found = find_spec("wandb") is not None
+    if not found:
+        log.warning(
+            "wandb has a key and is not installed; the run goes on without it; later: pip install 'vitexp[wandb]'"
+        )
+    return found
 
 
 def base_url() -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from vitexp.errors import ConfigError
+from vitexp.errors import ConfigError, require_extra
 from vitexp.regime.base import fit_head, freeze, set_rates
 
 
@@ -32,12 +32,9 @@ def lora(
     Raises:
         ConfigError: peft is not installed, or the model has no such layer.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        raise ConfigError(
-            "regime=lora needs the package peft beside vitexp; type: pip install 'vitexp[lora]'"
-        ) from None
+    require_extra("lora", "peft", asked="regime=lora")
+    from peft import LoraConfig, inject_adapter_in_model
+
     fit_head(model, num_classes)
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not any(name.rsplit(".", 1)[-1] in targets for name in linear):

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from vitexp import build
 from vitexp.config.untrusted import first_line
-from vitexp.errors import ConfigError, VitexpError
+from vitexp.errors import ConfigError, VitexpError, require_extra
 
 
 def require_ready(cfg: DictConfig, data: Any, task: Any) -> None:
@@ -18,10 +18,12 @@ def require_ready(cfg: DictConfig, data: Any, task: Any) -> None:
         task: the task around the model, which stays as it is.
 
     Raises:
-        ConfigError: devices that are not here, a batch that they cannot share, an optimizer, schedule or analysis that
-            does not take its values.
+        ConfigError: a logger that is not installed, devices that are not here, a batch that they cannot share, an
+            optimizer, schedule or analysis that does not take its values.
         DataError: no image to train on.
     """
+    if cfg.logger.choice == "wandb":
+        require_extra("wandb", "wandb", asked="logger=wandb")
     data.trainer = build.build_trainer(cfg, callbacks=[], loggers=[], folder=cfg.outputs)
     try:
         steps = data.steps_per_epoch  # which depend on the number of processes

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from omegaconf import MISSING
 
-from vitexp.errors import ConfigError
+from vitexp.errors import ConfigError, require_extra
 from vitexp.machine.signals import Interrupted
 from vitexp.report.sweep_screen import SweepScreen
 from vitexp.sweep.folder import Job, Sweep
@@ -68,8 +67,7 @@ def launcher_of(words: Sequence[str]) -> str | None:
     if name not in _EXTRAS:
         raise ConfigError(f"hydra/launcher={name} is not known; use {', '.join(_EXTRAS)}, or slots= for this machine")
     extra = _EXTRAS[name]
-    if find_spec(extra) is None or find_spec(f"hydra_plugins.hydra_{extra}_launcher") is None:
-        raise ConfigError(f"hydra/launcher={name} needs hydra-{extra}-launcher: pip install 'vitexp[{extra}]'")
+    require_extra(extra, extra, f"hydra_plugins.hydra_{extra}_launcher", asked=f"hydra/launcher={name}")
     _check_keys(name, [key.split(".")[2] for key in pairs if key != "hydra/launcher"])
     return name
 

@@ -7,13 +7,12 @@ key that ships with a whole number draws whole numbers.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
-from vitexp.errors import ConfigError
+from vitexp.errors import ConfigError, require_extra
 from vitexp.sweep.plan import Planned, Words, digest, hash_of, plan, values_of
 
 SAMPLERS, PRUNERS, DIRECTIONS = ("tpe", "random", "grid"), ("median", "halving", "none"), ("maximize", "minimize")
@@ -28,8 +27,7 @@ class Space:
         Raises:
             ConfigError: Optuna is not installed, or a value or setting is not possible.
         """
-        if find_spec("optuna") is None:
-            raise ConfigError("sweeper=optuna needs Optuna; none is installed; pip install 'vitexp[optuna]'")
+        require_extra("optuna", "optuna", asked="sweeper=optuna")
         self.cfg = cfg
         self.settings = cfg.sweeper
         self._words = words

@@ -15,7 +15,7 @@ from vitexp.checkpoint.read import read_tensors
 from vitexp.checkpoint.write import save_tensors, save_weights
 from vitexp.config.command import Command
 from vitexp.config.compose import compose, options
-from vitexp.errors import CheckpointError, ConfigError, ResourceError
+from vitexp.errors import CheckpointError, ConfigError, ResourceError, require_extra
 from vitexp.report.screen import print_notes, say
 from vitexp.verb.evaluate import open_for
 
@@ -102,10 +102,7 @@ def _other_strides(cfg: DictConfig, model: Any) -> str:
 
 def _to_onnx(cfg: DictConfig, model: nn.Module, file: Path) -> str:
     """Trace with a free batch size, write, and compare the two networks' logits."""
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise ConfigError("to=onnx needs the packages onnx and onnxscript; type: pip install 'vitexp[onnx]'") from None
+    require_extra("onnx", "onnx", "onnxscript", asked="to=onnx")
     if cfg.fuse and callable(fuse := getattr(model, "fuse", None)):
         fuse()
     shape = (cfg.data.channels, cfg.data.image_size, cfg.data.image_size)
