@@ -8,6 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from torch import nn
 from vitexp.checkpoint.adapter import put_adapter
 from vitexp.checkpoint.load import load_weights
 from vitexp.checkpoint.read import read_metadata
-from vitexp.config.targets import require_known
+from vitexp.config.releases import allowing
+from vitexp.config.targets import require_known, whitelist
 from vitexp.config.untrusted import first_line
 from vitexp.errors import CheckpointError, ConfigError, VitexpError
 from vitexp.files import parse_json
@@ -36,13 +38,17 @@ def make(node: Any, *, trust: bool = False) -> Any:
     Raises:
         ConfigError: it names a callable that is not vitexp's own or on the list, and `trust` is off.
     """
-    require_known(OmegaConf.to_container(node, resolve=True), trust=trust)
+    plain = OmegaConf.to_container(node, resolve=True)
+    require_known(plain, trust=trust)
     try:
-        return instantiate(node, _convert_="all")
+        with allowing(whitelist(plain)):
+            made = instantiate(node, _convert_="all")
     except InstantiationException as error:  # Hydra wraps what a constructor says; its own words are better
         if isinstance(error.__cause__, VitexpError):
             raise error.__cause__ from None
         raise
+    # Hydra 1.4 would also look at what a partial returns, and a regime returns a model of any class.
+    return partial(made.func, *made.args, **made.keywords) if isinstance(made, partial) else made
 
 
 def build_data(cfg: DictConfig) -> Any:
@@ -146,8 +152,8 @@ def build_task(cfg: DictConfig, model: nn.Module) -> Any:
     """The LightningModule around a model."""
     node = OmegaConf.create(OmegaConf.to_container(cfg.task, resolve=True))
     optimizer, schedule = make(cfg.optimizer, trust=cfg.trust), make(cfg.schedule, trust=cfg.trust)
-    partial = make(OmegaConf.merge(node, {"_partial_": True}), trust=cfg.trust)
-    return partial(model=model, optimizer=optimizer, schedule=schedule)
+    around = make(OmegaConf.merge(node, {"_partial_": True}), trust=cfg.trust)
+    return around(model=model, optimizer=optimizer, schedule=schedule)
 
 
 def build_trainer(

@@ -132,6 +132,7 @@ def _hand_to_hydra(flags: list[str], words: list[str]) -> int:
     import hydra
 
     from vitexp.config.compose import canonical, conf_dir, register
+    from vitexp.config.releases import VERSION_BASE
 
     register()
     if "COMP_LINE" in os.environ:
@@ -140,7 +141,7 @@ def _hand_to_hydra(flags: list[str], words: list[str]) -> int:
         if verb in VERBS and after != rest:
             os.environ["COMP_LINE"] = f"{program} {after}"
     sys.argv = ["vitexp", *flags, *(canonical(word) for word in words)]
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda cfg: None)()
+    hydra.main(config_path=str(conf_dir()), config_name="config", **VERSION_BASE)(lambda cfg: None)()
     return 0
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from vitexp.attention.base import DenseAttention, variant_class
+from vitexp.build import make
 from vitexp.config.compose import conf_dir
 from vitexp.errors import ConfigError
 
@@ -20,7 +20,7 @@ FILES = sorted((conf_dir() / "attention").glob("*.yaml"), key=lambda path: path.
 def factory(request):
     path: Path = request.param
     assert path.read_text().splitlines()[0] == "# @package model.attention"
-    return instantiate(OmegaConf.load(path), _convert_="all")
+    return make(OmegaConf.load(path))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from vitexp.config.compose import conf_dir
+from vitexp.config.releases import VERSION_BASE
 from vitexp.errors import ConfigError
 from vitexp.logger import choose as module
 from vitexp.logger.choose import CHOICES, build_loggers, close_loggers, log_picture, wandb_id
@@ -26,7 +27,7 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def settings(choice: str) -> dict[str, Any]:
-    with initialize_config_dir(str(conf_dir() / "logger"), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir() / "logger"), **VERSION_BASE):
         found = OmegaConf.to_container(compose(choice), resolve=True)
     assert isinstance(found, dict)
     return {str(key): value for key, value in found.items()}

@@ -5,9 +5,8 @@ from functools import cache
 
 import pytest
 import torch
-from hydra.utils import instantiate
 
-from vitexp.build import count_macs
+from vitexp.build import count_macs, make
 from vitexp.config.compose import compose, conf_dir
 from vitexp.layer.relative_bias import ContinuousBias
 
@@ -52,7 +51,7 @@ def build(name, size, classes, **options):
     cfg.data.image_size, cfg.data.num_classes = size, classes
     cfg.model.update(options)
     with torch.device("meta"):
-        return instantiate(cfg.model, _convert_="all")
+        return make(cfg.model)
 
 
 def count(model):
@@ -100,7 +99,7 @@ def test_published_count_of_heads(classes, expected):
 )
 def test_count_that_the_file_states(name, data, expected):
     cfg = compose([f"model={name}", f"data={data}"])
-    assert count(instantiate(cfg.model, _convert_="all")) == expected
+    assert count(make(cfg.model)) == expected
     assert f"{expected:,}" in (conf_dir() / "model" / f"{name}.yaml").read_text()
 
 
@@ -137,7 +136,7 @@ def test_published_cost_of_swin_at_other_windows(name, size, window, gmacs):
     cfg = composed(name).copy()
     cfg.data.image_size, cfg.data.num_classes, cfg.model.window.size = size, 1000, window
     with torch.device("meta"):
-        model = instantiate(cfg.model, _convert_="all")
+        model = make(cfg.model)
     assert count(model) == cfg.reference.parameters
     assert official_macs(model, size) / 1e9 == pytest.approx(gmacs, abs=1e-3)
 

@@ -4,12 +4,12 @@ from functools import cache
 
 import pytest
 import torch
-from hydra.utils import instantiate
 
 from tests.deep import DEPTH, HEADS, SOFTMAX, tiny_deepvit
 from tests.tiny import randomise
 from vitexp.attention.reattention import Reattention
 from vitexp.attention.softmax import Softmax
+from vitexp.build import make
 from vitexp.config.compose import compose
 from vitexp.errors import ConfigError
 from vitexp.layer.deep_stem import DeepStem
@@ -27,7 +27,7 @@ def build(name, *overrides, size=224):
     cfg = compose([f"model={name}", "data.channels=3", *overrides])
     cfg.data.image_size, cfg.data.num_classes = size, 1000
     with torch.device("meta"):
-        return instantiate(cfg.model, _convert_="all")
+        return make(cfg.model)
 
 
 @pytest.mark.parametrize("options", VARIANTS)

@@ -5,12 +5,12 @@ from functools import cache, partial
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from torch import nn
 
 from tests.tiny_efficientvit import tiny_efficientvit, trained
 from vitexp.attention.cascaded import Cascaded
 from vitexp.attention.softmax import Softmax
+from vitexp.build import make
 from vitexp.config.compose import compose
 from vitexp.errors import ConfigError
 from vitexp.model.efficientvit import Sandwich
@@ -41,7 +41,7 @@ def build(size, *overrides, image_size=224, classes=1000, device="meta"):
     cfg = composed(f"model=efficientvit_{size}", *overrides).copy()
     cfg.data.image_size, cfg.data.num_classes = image_size, classes
     with torch.device(device):
-        return instantiate(cfg.model, _convert_="all")
+        return make(cfg.model)
 
 
 def count(model):

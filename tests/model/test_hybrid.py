@@ -4,11 +4,11 @@ from functools import cache
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from torch.nn import functional as F
 
 from tests.hybrid import resnet_stem, timm_hybrid, tiny_hybrid
 from tests.tiny import randomise
+from vitexp.build import make
 from vitexp.checkpoint.load import load_weights
 from vitexp.config.compose import compose
 from vitexp.errors import ConfigError
@@ -23,7 +23,7 @@ def build(name, size, device="meta", classes=1000):
     cfg = compose([f"model={name}", "data.channels=3"])
     cfg.data.image_size, cfg.data.num_classes = size, classes
     with torch.device(device):
-        return instantiate(cfg.model, _convert_="all").eval()
+        return make(cfg.model).eval()
 
 
 @pytest.mark.parametrize("name", AT_384)

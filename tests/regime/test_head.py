@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
 from tests.tiny import conv_stem, tiny_vit
 from tests.tiny_efficientvit import tiny_efficientvit
+from vitexp.build import make
 from vitexp.checkpoint.adapter import trained_names, without_base
 from vitexp.config.compose import conf_dir
 from vitexp.errors import ConfigError
@@ -18,7 +18,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def regime(name):
-    return instantiate(OmegaConf.load(conf_dir() / "regime" / f"{name}.yaml"), _convert_="all")
+    return make(OmegaConf.load(conf_dir() / "regime" / f"{name}.yaml"))
 
 
 def trainable(model):

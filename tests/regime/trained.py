@@ -5,13 +5,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from tests.tiny import conv_stem, patch_stem, tiny_vit
 from vitexp.attention.base import variant_class
 from vitexp.attention.softmax import Softmax
+from vitexp.build import make
 from vitexp.config.compose import conf_dir
 from vitexp.optim.group import parameter_groups
 
@@ -19,20 +19,19 @@ from vitexp.optim.group import parameter_groups
 MAPS = [
     path.stem
     for path in sorted((conf_dir() / "attention").glob("*.yaml"))
-    if (variant := variant_class(instantiate(OmegaConf.load(path), _convert_="all"))).takes_mask
-    and variant.takes_context
+    if (variant := variant_class(make(OmegaConf.load(path)))).takes_mask and variant.takes_context
 ]
 
 
 def regime(name: str, **options: Any) -> Any:
     """The regime of conf/regime/<name>.yaml, with some of its keys changed."""
     config = OmegaConf.merge(OmegaConf.load(conf_dir() / "regime" / f"{name}.yaml"), options)
-    return instantiate(config, _convert_="all")
+    return make(config)
 
 
 def encoder(attention: str = "softmax", **options: Any) -> Any:
     """A small encoder with numbers that tell tensors apart, dropout to catch, and a batch norm that could drift."""
-    variant = instantiate(OmegaConf.load(conf_dir() / "attention" / f"{attention}.yaml"), _convert_="all")
+    variant = make(OmegaConf.load(conf_dir() / "attention" / f"{attention}.yaml"))
     kept = {"stem": conv_stem(4), "dropout": 0.2, "drop_path_rate": 0.2, "attention": variant, **options}
     model = tiny_vit(**kept)
     with torch.no_grad():

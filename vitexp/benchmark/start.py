@@ -24,7 +24,8 @@ IMPORTS = "import torch, pytorch_lightning"
 # What any Hydra application does before its own work: importing Hydra, registering a schema, composing the files.
 COMPOSING = (
     "import sys, hydra; from vitexp.config.compose import register; register();"
-    "hydra.initialize_config_dir(version_base='1.3', config_dir=sys.argv[1]); hydra.compose('config')"
+    "from vitexp.config.releases import VERSION_BASE as base;"
+    "hydra.initialize_config_dir(sys.argv[1], **base); hydra.compose('config')"
 )
 ANSWERS = ("--help", "--cfg job", "list models", "list runs", "modle=vit_s16", "lr=abc")
 _POLL_S = 0.005

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from vitexp.config.command import VERBS
+from vitexp.config.releases import VERSION_BASE, register_resolver
 from vitexp.config.schema import (
     ALIASES,
     AUTO_BATCH,
@@ -68,15 +69,17 @@ def conf_dir() -> Path:
 
 def register() -> None:
     """Make the schema and the resolvers known to Hydra; calling it again changes nothing."""
-    ConfigStore.instance().store(name="schema", node=RunConfig)
-    OmegaConf.register_new_resolver("oc.env", from_environment, replace=True)
-    OmegaConf.register_new_resolver("patch_size", patch_size, replace=True)
-    OmegaConf.register_new_resolver("published", published, replace=True)
-    OmegaConf.register_new_resolver("stem_stride", stem_stride, replace=True)
-    OmegaConf.register_new_resolver("size_step", size_step, replace=True)
-    OmegaConf.register_new_resolver("tokens", tokens, replace=True)
-    OmegaConf.register_new_resolver("repeat", lambda value, times: [value] * times, replace=True)
-    OmegaConf.register_new_resolver("share", lambda share, whole: int(share * whole), replace=True)
+    store = ConfigStore.instance()
+    if "schema.yaml" not in store.repo:
+        store.store(name="schema", node=RunConfig)
+    register_resolver("oc.env", from_environment)
+    register_resolver("patch_size", patch_size)
+    register_resolver("published", published)
+    register_resolver("stem_stride", stem_stride)
+    register_resolver("size_step", size_step)
+    register_resolver("tokens", tokens)
+    register_resolver("repeat", lambda value, times: [value] * times)
+    register_resolver("share", lambda share, whole: int(share * whole))
 
 
 def options(group: str, extra: Sequence[Path] = ()) -> list[str]:
@@ -249,7 +252,7 @@ def _choose(choices: Sequence[str], extra: Sequence[Path]) -> DictConfig:
 @lru_cache(maxsize=64)
 def _compose(overrides: tuple[str, ...], files: tuple[tuple[int, ...], ...]) -> DictConfig:
     """Kept for as long as the `files` stay as they are: notebooks, sweeps and reports compose the same again."""
-    with _no_other_hydra(), initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+    with _no_other_hydra(), initialize_config_dir(str(conf_dir()), **VERSION_BASE):
         try:
             cfg = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
         except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:

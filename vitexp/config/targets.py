@@ -64,6 +64,13 @@ def require_known(node: Any, *, trust: bool) -> None:
         print(f"vitexp: trust=true: {target} is not vitexp's, and is called all the same", file=sys.stderr)
 
 
+def whitelist(node: Any) -> list[str]:
+    """What Hydra 1.4 may call for a node that `require_known` let through, and the classes of what that returns."""
+    named = dict.fromkeys(targets(node))
+    beside = dict.fromkeys(f"{target.rpartition('.')[0]}.*" for target in named if "." in target)
+    return [*named, *beside, *(f"vitexp.{package}.*" for package in PACKAGES)]
+
+
 def is_known(target: str) -> bool:
     """Whether a dotted name is on the list, or is a class (or regime, or schedule) where vitexp defines it."""
     if target in TARGETS:

@@ -19,6 +19,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from vitexp.config.releases import VERSION_BASE
 from vitexp.errors import ConfigError, require_extra
 from vitexp.machine.signals import Interrupted
 from vitexp.report.sweep_screen import SweepScreen
@@ -186,7 +187,7 @@ def main(folder: str, numbers: str, words: Sequence[str]) -> None:
     ConfigStore.instance().store(name="numbers", node=elsewhere.Numbers)
     sys.argv = ["vitexp", "--multirun", f"hydra.sweep.dir='{folder}'", *_QUIET, *words]
     sys.argv += ["hydra.job.name=vitexp", f"sweep='{folder}'", f"job={numbers}"]
-    hydra.main(version_base="1.3", config_path=None, config_name="numbers")(elsewhere.work)()
+    hydra.main(config_path=None, config_name="numbers", **VERSION_BASE)(elsewhere.work)()
 
 
 if __name__ == "__main__":

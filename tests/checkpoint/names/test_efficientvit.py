@@ -4,9 +4,9 @@ import re
 
 import pytest
 import torch
-from hydra.utils import instantiate
 
 from tests.tiny_efficientvit import tiny_efficientvit, trained
+from vitexp.build import make
 from vitexp.checkpoint.load import export_names, load_weights
 from vitexp.config.compose import compose
 
@@ -108,7 +108,7 @@ def test_published_sizes_equal_timm(size):
 
     cfg = compose([f"model=efficientvit_{size}", "size=224", "data.channels=3"])
     cfg.data.num_classes = 1000
-    model = trained(instantiate(cfg.model, _convert_="all"))
+    model = trained(make(cfg.model))
     reference = timm.create_model(f"efficientvit_{size}").eval()
     reference.load_state_dict(export_names(model), strict=True)
     assert len(model.state_dict()) == len(reference.state_dict())
