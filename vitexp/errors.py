@@ -47,8 +47,13 @@ class SweepError(VitexpError):
 
 def require_extra(extra: str, *modules: str, asked: str) -> None:
     """Raise ConfigError unless the modules of an optional extra are installed; `asked` is what the user typed."""
-    absent = [module for module in modules if find_spec(module) is None]
+    absent = [module for module in modules if not _is_here(module)]
     if absent:
-        raise ConfigError(
-            f"{asked} needs {' and '.join(absent)}, which is not installed; type: pip install 'vitexp[{extra}]'"
-        )
+        raise ConfigError(f"{asked} needs {' and '.join(absent)} beside vitexp; type: pip install 'vitexp[{extra}]'")
+
+
+def _is_here(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that holds it is not here either
+        return False

@@ -50,6 +50,15 @@ def test_a_launcher_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest
         launcher_of(["hydra/launcher=submitit_local"])
 
 
+def test_a_sampler_that_is_not_installed_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert main(["-m", "sweeper=optuna", "lr=interval(0.1,1)"]) == 2
+    assert "pip install 'vitexp[optuna]'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -129,7 +129,7 @@ def test_what_cannot_train_is_found_before_anything_is_written(
 def test_a_logger_that_is_not_installed_is_exit_2_and_says_what_to_install(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert main([*SMALL, "logger=wandb"]) == 2
-    said = "vitexp: logger=wandb needs wandb, which is not installed; type: pip install 'vitexp[wandb]'\n"
+    said = "vitexp: logger=wandb needs wandb beside vitexp; type: pip install 'vitexp[wandb]'\n"
     assert capsys.readouterr().err == said
     assert not list(tmp_path.iterdir())
 

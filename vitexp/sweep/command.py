@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vitexp.config.command import implied
-from vitexp.errors import ConfigError
+from vitexp.errors import ConfigError, require_extra
 from vitexp.report.screen import say
 from vitexp.report.sweep_screen import SweepScreen
 from vitexp.run.slurm import requeued
@@ -60,6 +60,7 @@ def sweep(verb: str, typed: Sequence[str], argv: Sequence[str], config_dirs: Seq
 
 
 def _study(verb: str, words: Words, settings: DictConfig, argv: Sequence[str], config_dirs: Sequence[str]) -> int:
+    require_extra("optuna", "optuna", asked="sweeper=optuna")
     from vitexp.sweep.space import Space
     from vitexp.sweep.study import Study
 

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
-from vitexp.errors import ConfigError, require_extra
+from vitexp.errors import ConfigError
 from vitexp.sweep.plan import Planned, Words, digest, hash_of, plan, values_of
 
 SAMPLERS, PRUNERS, DIRECTIONS = ("tpe", "random", "grid"), ("median", "halving", "none"), ("maximize", "minimize")
@@ -25,9 +25,8 @@ class Space:
         """Check that the ends of every range compose.
 
         Raises:
-            ConfigError: Optuna is not installed, or a value or setting is not possible.
+            ConfigError: a value or setting is not possible.
         """
-        require_extra("optuna", "optuna", asked="sweeper=optuna")
         self.cfg = cfg
         self.settings = cfg.sweeper
         self._words = words
