@@ -23,6 +23,7 @@ from vitexp.checkpoint.read import read_metadata
 from vitexp.config.releases import allowing
 from vitexp.config.targets import require_known, whitelist
 from vitexp.config.untrusted import first_line
+from vitexp.contract import SEE, SupportsAnySize, SupportsPacks
 from vitexp.errors import CheckpointError, ConfigError, VitexpError
 from vitexp.files import parse_json
 from vitexp.machine.rank import started
@@ -112,18 +113,20 @@ def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bo
     return trained
 
 
-def _check_sampler(cfg: DictConfig, model: Any) -> None:
+def _check_sampler(cfg: DictConfig, model: nn.Module) -> None:
     """Raise ConfigError for batches of images of many sizes that the model cannot take."""
     sampler = cfg.data.get("sampler", "fixed")
-    if sampler == "packed" and (not getattr(model, "takes_packs", False) or cfg.regime.get("cache")):
+    if sampler == "packed" and (not isinstance(model, SupportsPacks) or cfg.regime.get("cache")):
         raise ConfigError(
             f"data.sampler=packed gives sequences of images of any size, and model={cfg.chosen.model} regime="
             f"{cfg.chosen.regime} takes whole images; use model=navit_ti16, or data.sampler=fixed"
+            f" (SupportsPacks: {SEE})"
         )
-    if sampler == "multi_scale" and (not getattr(model, "takes_any_size", False) or cfg.regime.get("cache")):
+    if sampler == "multi_scale" and (not isinstance(model, SupportsAnySize) or cfg.regime.get("cache")):
         raise ConfigError(
             f"data.sampler=multi_scale trains at several sizes, and model={cfg.chosen.model} regime={cfg.chosen.regime}"
             " takes one; use model=mobilevit_xxs, swinv2, efficientvit_m0 or navit_ti16, or data.sampler=fixed"
+            f" (SupportsAnySize: {SEE})"
         )
 
 

@@ -19,12 +19,7 @@ class Classifier(nn.Module, ABC):
         position_tables: name -> number of prefix rows of each learned table (1, P + h*w, D) over `grid`.
         grid: (h, w) of the tokens or of the final map.
         strides: pixels a cell of each map that `features` returns, finest first.
-        takes_any_size: whether images of another size than the model was built for go through.
-        takes_packs: whether `PackedImages` do, images of any sizes in sequences of tokens.
     """
-
-    takes_any_size: ClassVar[bool] = False
-    takes_packs: ClassVar[bool] = False
 
     family: ClassVar[str]
     head_names: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")

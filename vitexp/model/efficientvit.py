@@ -9,7 +9,7 @@ Not the model of the same name by MIT.
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import isqrt
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,7 +43,7 @@ class EfficientViT(Pyramid):
     """
 
     family: ClassVar[str] = "efficientvit"
-    takes_any_size: ClassVar[bool] = True
+    takes_any_size: ClassVar[Literal[True]] = True
     head_names: ClassVar[tuple[str, ...]] = ("head.linear.weight", "head.linear.bias")
 
     def __init__(

@@ -6,7 +6,7 @@ asks for fewer halvings than three, the first of them run at stride 1.
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -70,7 +70,7 @@ class MobilePyramid(Pyramid):
     """
 
     head_names: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
-    takes_any_size: ClassVar[bool] = True
+    takes_any_size: ClassVar[Literal[True]] = True
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ big_vision's, whose authors they are.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +40,7 @@ class NaViT(TokenEncoder):
     """
 
     family: ClassVar[str] = "navit"
-    takes_any_size: ClassVar[bool] = True
-    takes_packs: ClassVar[bool] = True
+    takes_any_size: ClassVar[Literal[True]] = True
 
     def __init__(
         self,

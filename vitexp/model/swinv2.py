@@ -7,7 +7,7 @@ Deviations from the authors' code, all without effect on square images that the 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -89,7 +89,7 @@ class SwinV2(Pyramid):
     """
 
     family: ClassVar[str] = "swinv2"
-    takes_any_size: ClassVar[bool] = True
+    takes_any_size: ClassVar[Literal[True]] = True
 
     def __init__(
         self,

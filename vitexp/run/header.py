@@ -9,6 +9,7 @@ from torch import nn
 
 from vitexp import build
 from vitexp.config.schema import ALIASES
+from vitexp.contract import SupportsPacks
 from vitexp.optim.schedule import warm_steps
 from vitexp.report.screen import show
 from vitexp.report.table import header
@@ -43,17 +44,17 @@ def print_header(cfg: DictConfig, run: Run, task: Any, data: Any, trainer: Any) 
     )
 
 
-def _image_shape(model: Any, size: int) -> tuple[int, int]:
+def _image_shape(model: nn.Module, size: int) -> tuple[int, int]:
     """Of the image whose cost is stated: whole patches where a model takes images of any size by patches."""
-    if not getattr(model, "takes_packs", False):
+    if not isinstance(model, SupportsPacks):
         return size, size
     return model.grid[0] * model.strides[0], model.grid[1] * model.strides[0]
 
 
-def _about(data: Any, model: Any, trainer: Any) -> str:
+def _about(data: Any, model: nn.Module, trainer: Any) -> str:
     """Batches of images of many sizes, and by what kernel packed ones attend."""
     text: str = data.about_batches()
-    if not hasattr(model, "kernel_for"):
+    if not isinstance(model, SupportsPacks):
         return text
     half = "mixed" in str(trainer.precision) or str(trainer.precision).startswith("16")
     return f"{text}; attention kernel: {model.kernel_for(trainer.strategy.root_device, half=half)}"
