@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import torch
 
 from vitexp.callback.step_keys import StepKeys
+from vitexp.seeding import seed_step
 
 
 def draw(seed: int, epoch: int, batch: int, *, rank: int = 0) -> list[float]:
@@ -26,5 +27,7 @@ def test_another_seed_step_epoch_or_rank_draws_otherwise() -> None:
     assert len({tuple(values) for values in places}) == len(places)
 
 
-def test_the_number_runs_on_over_epochs() -> None:
-    assert draw(0, 0, 13) == draw(0, 1, 3)
+def test_the_key_is_seed_number_and_rank() -> None:
+    seed_step(5, 23, rank=1)
+    expected = torch.rand(4).tolist()
+    assert draw(5, 0, 23, rank=1) == draw(5, 2, 3, rank=1) == expected

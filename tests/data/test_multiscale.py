@@ -42,6 +42,14 @@ def test_the_other_base_and_multiples():
     assert scales().pairs(32, 1)[-1][1] == 1
 
 
+def test_batches_are_rounded_down_to_what_devices_and_processes_share():
+    exact = [327, 227, 128, 101, 81]
+    for multiple, parts in ((1, 1), (8, 1), (1, 4), (3, 2), (50, 2)):
+        pairs, unit = scales(divisor=32, multiple=multiple).pairs(256, 128, parts=parts), multiple * parts
+        assert [images for _, images in pairs] == [max(images - images % unit, unit) for images in exact]
+    assert scales(high=1.875).pairs(32, 116)[-1] == (60, 33), "32.9956, as the authors round to two digits first"
+
+
 def test_divisible():
     assert [divisible(value, 32) for value in (160, 200, 240, 280, 10)] == [160, 192, 256, 288, 32]
 

@@ -72,10 +72,19 @@ def test_an_incomplete_batch_is_dropped_or_small() -> None:
     assert [len(part) for _, part in order(20, drop_last=False)] == [8, 8, 4]
 
 
+@pytest.mark.parametrize(("drop_last", "batches"), [(True, 48), (False, 50)])
+def test_the_length_of_an_epoch_is_in_micro_batches(drop_last: bool, batches: int) -> None:
+    cut = order(200, accumulate=2, drop_last=drop_last)  # 25 steps, the last of them of two micro-batches too
+    assert len(cut) == len(list(cut)) == 50
+    assert len(order(199, accumulate=2, drop_last=drop_last)) == batches
+
+
 def test_the_number_of_a_micro_batch_counts_over_the_run() -> None:
-    cut = order(accumulate=2)
-    cut.set_epoch(2)
-    assert cut.step(0) == 2 * len(cut) == 48
+    cut, numbers = order(accumulate=2), []
+    for epoch in range(3):
+        cut.set_epoch(epoch)
+        numbers += [cut.step(batch) for batch, _ in cut]
+    assert numbers == list(range(3 * 24))
 
 
 def test_no_batch_at_all_is_an_error_with_the_numbers() -> None:

@@ -1,6 +1,7 @@
 """Matching: SciPy's optimum, batched as one by one, and the odd cases."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -37,6 +38,19 @@ def test_cost_is_that_of_the_paper() -> None:
     by_class = -logits[1, 0, 4].softmax(0)[targets[0]["labels"][2]]
     by_hand = by_class + 5 * (box - wanted).abs().sum() - 2 * giou(to_xyxy(box), to_xyxy(wanted))
     torch.testing.assert_close(cost, by_hand)
+
+
+def test_the_focal_cost_is_that_of_deformable_detr() -> None:
+    focal = Matcher(class_cost=2.0, l1_cost=0.0, giou_cost=0.0, focal=True)
+    boxes, target = torch.rand(1, 1, 3, 4), {"labels": torch.tensor([1]), "boxes_cxcywh": torch.rand(1, 4)}
+    shares = torch.tensor([0.5, 0.8, 0.1])
+    logits = torch.stack([torch.zeros(3), shares.logit()], dim=-1)[None, None]
+    expected = [  # 2 (0.25 (1 - p)² (-log p) - 0.75 p² (-log (1 - p)))
+        2 * (0.25 - 0.75) * 0.25 * math.log(2),
+        2 * (0.25 * 0.04 * -math.log(0.8) - 0.75 * 0.64 * -math.log(0.2)),
+        2 * (0.25 * 0.81 * -math.log(0.1) - 0.75 * 0.01 * -math.log(0.9)),
+    ]
+    torch.testing.assert_close(focal.costs(logits, boxes, [target])[0, 0, :, 0], torch.tensor(expected))
 
 
 def test_the_assignment_is_the_cheapest_of_all() -> None:

@@ -170,6 +170,14 @@ def test_what_a_batch_says_of_itself():
     assert isinstance(batch.to("cpu"), PackedImages)
 
 
+def test_features_are_the_final_tokens_in_their_places():
+    model, pictures = tiny_navit(), torch.randn(2, 3, 2 * PATCH, 5 * PATCH)
+    (found,) = model.features(pictures)
+    assert found.shape == (2, 16, 2, 5)
+    torch.testing.assert_close(found[:, :, 1, 3], model.encode(pictures)[:, 5 + 3])
+    torch.testing.assert_close(model.pool(found.flatten(2).mT), model.pool(model.encode(pictures)))
+
+
 def test_what_cannot_work_says_what_can():
     factory = make(compose(["attention=separable"]).model.attention)
     with pytest.raises(ConfigError, match=r"attention=separable .* use attention=qknorm"):
