@@ -8,7 +8,7 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 # One process of tests a core, up to four: each holds torch and a few GiB.
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: help demo test test-all lint format lock clean
+.PHONY: help demo test test-all mutants lint format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: $(STAMP) ## the tests that CI runs (minutes)
 
 test-all: $(STAMP) ## all tests, slow proofs included
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not gpu or gpu"
+
+mutants: $(STAMP) ## small faults in the core, each against its module's tests (hours; ARGS="optim --number 20")
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 lint: $(STAMP) ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check .
