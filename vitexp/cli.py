@@ -57,7 +57,7 @@ def dispatch(arguments: Sequence[str]) -> int:
         raise ConfigError(f"unknown option {unknown[0]}; use -m, --cfg, --info, --config-dir, --help or --version")
     verb, words = _split_verb([*options.words, *words])
     if options.help:
-        Console().print(help_text(verb if arguments and arguments[0] in VERBS else None))
+        Console().print(help_text(verb if arguments and arguments[0] in VERBS else None, options.config_dir))
         return 0
     if options.version:
         print(f"vitexp {__version__}")
@@ -69,7 +69,7 @@ def dispatch(arguments: Sequence[str]) -> int:
     if verb == "list":
         from vitexp.verb.list import print_list
 
-        return print_list(words)
+        return print_list(words, options.config_dir)
     if options.multirun:
         from vitexp.sweep.command import sweep
 

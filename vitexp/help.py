@@ -1,5 +1,7 @@
 """What `vitexp --help` prints: verbs, groups with their options, short names, flags, exit codes."""
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -37,7 +39,7 @@ EXIT_CODES = (
 )
 
 
-def help_text(verb: str | None = None) -> RenderableType:
+def help_text(verb: str | None = None, config_dirs: Sequence[str] = ()) -> RenderableType:
     """The help page; of one verb, its line and how to see its keys."""
     if verb is not None:
         return Text.assemble(
@@ -46,7 +48,7 @@ def help_text(verb: str | None = None) -> RenderableType:
     from vitexp.config.compose import options
     from vitexp.config.schema import ALIASES, GROUPS
 
-    groups = [(f"{group}=", ", ".join(options(group))) for group in GROUPS]
+    groups = [(f"{group}=", ", ".join(options(group, config_dirs))) for group in GROUPS]
     aliases = [(f"{short}=", key) for short, key in ALIASES.items()]
     aliases += [("epochs= seed= name=", "as they are; every other key: vitexp --cfg job")]
     return Group(

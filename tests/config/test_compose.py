@@ -11,9 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.accelerators import AcceleratorRegistry
 from pytorch_lightning.strategies import StrategyRegistry
 
-from vitexp.config.compose import canonical, check_values, compose, conf_dir, options, to_yaml
+from vitexp.config.compose import canonical, compose, conf_dir, options, to_yaml
 from vitexp.config.schema import ALIASES, CHOICES, FORKED, GROUPS, STRATEGIES
 from vitexp.config.small_image import patch_size, stem_stride
+from vitexp.config.values import check_values
 from vitexp.data.augment.settings import GEOMETRIES
 from vitexp.data.pixels import INTERPOLATIONS
 from vitexp.data.sampling import SAMPLERS

@@ -62,8 +62,10 @@ def said(source: str) -> set[str]:
 
 
 def test_no_code_comes_from_elsewhere() -> None:
+    """But from packages that the user has installed for vitexp, which one module finds."""
     for file in FILES:
-        assert not said(file.read_text()) & ELSEWHERE, file
+        allowed = {"entry_points"} if file.name == "extensions.py" else set()
+        assert said(file.read_text()) & ELSEWHERE == allowed, file
 
 
 @pytest.mark.parametrize(

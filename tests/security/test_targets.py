@@ -10,10 +10,12 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from vitexp.build import make
+from vitexp.checkpoint.adapter import Adapter
 from vitexp.cli import main
 from vitexp.config.compose import conf_dir
 from vitexp.config.targets import TARGETS, is_known, targets
-from vitexp.errors import ConfigError
+from vitexp.errors import CheckpointError, ConfigError
+from vitexp.run.adapters import rules_of
 
 SMALL = ["data=fake", "size=8", "data.sizes=[16,8,8]", "bs=8", "epochs=1", "logger=none", "quiet=true"]
 HOSTILE = [
@@ -163,3 +165,12 @@ def test_the_header_of_a_weights_file_calls_nothing(tmp_path: Path, monkeypatch,
     save_file({"head.weight": torch.zeros(10, 64)}, tmp_path / "evil.safetensors", metadata=metadata)
     assert main([*SMALL, "checkpoint=evil.safetensors"]) in (2, 4)
     assert not marker.exists()
+
+
+def test_the_header_of_an_adapter_cannot_trust_itself(tmp_path: Path) -> None:
+    rules = "trust: true\ndata:\n  module:\n    _target_: vitexp.data.box_augment.BoxAugment\n"
+    cfg = rules_of(Adapter(tmp_path / "evil.safetensors", {}, {"rules": rules}))
+    assert cfg.trust is False
+    assert cfg.data.module._target_ == "vitexp.data.box.augment.BoxAugment", "earlier names are read as today's"
+    with pytest.raises(CheckpointError, match="repeats parts of itself"):
+        rules_of(Adapter(tmp_path / "evil.safetensors", {}, {"rules": "a: &a [x]\nb: [*a, *a]\n"}))

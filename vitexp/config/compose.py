@@ -6,7 +6,7 @@ options are their files, and the shipped value of a key is its type.
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -24,18 +24,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from vitexp.config.command import VERBS
+from vitexp.config.extensions import find_code, folders, settings_file
 from vitexp.config.releases import VERSION_BASE, register_resolver
 from vitexp.config.schema import (
     ALIASES,
     AUTO_BATCH,
-    BELOW_ONE,
-    CHOICES,
-    FORKED,
     GROUPS,
-    NOT_NEGATIVE,
-    POSITIVE,
-    SHARES,
-    STRATEGIES,
     RunConfig,
 )
 from vitexp.config.small_image import patch_size, published, size_step, stem_stride, tokens
@@ -44,18 +38,10 @@ from vitexp.config.untrusted import (
     HYDRA_CODE,
     first_line,
     from_environment,
-    require_no_secrets,
     require_plain_hydra,
-    resolve,
 )
+from vitexp.config.values import check_type, check_values, example_of, kind_of, spelt
 from vitexp.errors import ConfigError
-
-_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-    (POSITIVE, lambda value: value > 0, "above 0"),
-    (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
-    (SHARES, lambda value: 0 <= value <= 1, "from 0 to 1"),
-    (BELOW_ONE, lambda value: 0 <= value < 1, "from 0 to below 1"),
-)
 
 
 def conf_dir() -> Path:
@@ -82,10 +68,29 @@ def register() -> None:
     register_resolver("share", lambda share, whole: int(share * whole))
 
 
-def options(group: str, extra: Sequence[Path] = ()) -> list[str]:
-    """Names that may stand behind `group=`: its files, in conf/ and in the user's `--config-dir`s."""
-    found = {path.stem for root in (conf_dir(), *extra) for path in (root / group).glob("*.yaml")}
-    return sorted(found)
+def options(group: str, config_dirs: Sequence[str | Path] = ()) -> list[str]:
+    """Names that may stand behind `group=`: its files, in conf/ and in the user's own folders."""
+    return sorted({path.stem for root in roots(config_dirs) for path in (root / group).glob("*.yaml")})
+
+
+def roots(config_dirs: Sequence[str | Path] = ()) -> list[Path]:
+    """The folders of options: conf/, those of --config-dir and those of installed packages."""
+    return list(dict.fromkeys([conf_dir(), *folders(config_dirs)]))
+
+
+def option_file(group: str, option: str, config_dirs: Sequence[str | Path] = ()) -> Path:
+    """The file of an option.
+
+    Raises:
+        ConfigError: none, or more than one.
+    """
+    files = [file for root in roots(config_dirs) if (file := root / group / f"{option}.yaml").is_file()]
+    if not files:
+        allowed = options(group, config_dirs)
+        raise ConfigError(f"{group}={option} is not known{nearest(option, allowed)}; use {one_of(allowed)}")
+    if len(files) > 1:
+        raise ConfigError(f"{group}={option} is {files[0]} and {files[1]}; rename the second, as only the first counts")
+    return files[0]
 
 
 def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] = ()) -> DictConfig:
@@ -99,23 +104,32 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] 
         ConfigError: unknown key or option (with the nearest spellings), wrong type, value out of range.
     """
     register()
-    extra = [Path(folder).expanduser().resolve() for folder in config_dirs]
-    for folder in extra:
-        if not folder.is_dir():
-            raise ConfigError(f"--config-dir {folder} is not a folder; give one that holds model/, data/, ... options")
+    extra = folders(config_dirs)
     parsed = [parse(text) for text in overrides]
     for override in parsed:
         _check_syntax(override, extra)
     search = [f"hydra.searchpath=[{','.join(_quote('file://' + str(folder)) for folder in extra)}]"] if extra else []
     valued = [o for o in parsed if not o.key_or_group.startswith("hydra") and not _is_choice(o)]
     cfg = _choose(search + [o.input_line or "" for o in parsed if o not in valued], extra)
+    _require_own_trust(cfg)
     _check_keys(valued, cfg)
     for override in valued:
-        _check_type(override, cfg)
+        check_type(override, cfg)
     _set(cfg, valued)
     _place_backbone(cfg, search, extra)
     check_values(cfg)
+    if config_dirs:
+        find_code(extra, trust=cfg.trust)
     return cfg
+
+
+def _require_own_trust(cfg: DictConfig) -> None:
+    """Raise ConfigError if a file trusts itself; before the overrides, which the user has typed, are applied."""
+    if OmegaConf.to_container(cfg, resolve=False)["trust"] is not False:  # type: ignore[index,call-overload]
+        raise ConfigError(
+            "trust: in a file of options is refused, as a file could so trust itself; take it out, and name what you"
+            f" trust in {settings_file()}, or type trust=true for one command"
+        )
 
 
 def _place_backbone(cfg: DictConfig, search: list[str], extra: Sequence[Path]) -> None:
@@ -123,7 +137,7 @@ def _place_backbone(cfg: DictConfig, search: list[str], extra: Sequence[Path]) -
     name = OmegaConf.select(cfg, "model.backbone")
     if not isinstance(name, str):
         return
-    check_option("model", name, extra)
+    option_file("model", name, extra)
     node: Any = OmegaConf.to_container(_choose([*search, f"model={name}"], extra).model, resolve=False)
     if "backbone" in node:
         raise ConfigError(f"backbone={name} is a detector itself; use a classification model such as backbone=vit_ti16")
@@ -155,44 +169,6 @@ def canonical(text: str) -> str:
     key, equals, value = text.partition("=")
     spelt = f"{ALIASES.get(key, key)}{equals}{value}"
     return AUTO_BATCH.get(spelt, spelt)
-
-
-def check_values(cfg: DictConfig) -> None:
-    """Ranges and closed choices, each a ConfigError that names what is allowed."""
-    require_no_secrets(cfg, ConfigError)
-    for key, allowed in CHOICES.items():
-        value = OmegaConf.select(cfg, key, default=allowed[0])
-        if value not in allowed:
-            names = [_text(name) for name in allowed]
-            raise ConfigError(f"{key}={value} is not known; use {one_of(names)}{nearest(_text(value), names)}")
-    for keys, fits, bound in _RANGES:
-        for key in keys:
-            _check_number(key, OmegaConf.select(cfg, key), fits, bound)
-    _check_strategy(str(OmegaConf.select(cfg, "trainer.strategy")))
-    resolve(cfg, ConfigError)
-
-
-def _check_number(key: str, value: Any, fits: Callable[[float], bool], bound: str) -> None:
-    """Raise ConfigError unless a value is null (or its key absent), to be found, or a number that fits."""
-    if value is None or f"{key}={value}" in AUTO_BATCH.values():
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{key}={_text(value)} is {_kind(value)}; use a number {bound}")
-    if not fits(value):
-        raise ConfigError(f"{key}={value} is out of range; use a value {bound}")
-
-
-def _check_strategy(strategy: str) -> None:
-    if any(word in strategy for word in FORKED):
-        raise ConfigError(
-            f"trainer.strategy={strategy} starts processes that share no run folder and give no weights back; several "
-            "devices need one command each, which ddp and fsdp start by themselves; use trainer.strategy=ddp"
-        )
-    if strategy not in STRATEGIES:
-        raise ConfigError(
-            f"trainer.strategy={strategy} is not known; use auto, ddp, fsdp or another name that Lightning has"
-            + nearest(strategy, STRATEGIES)
-        )
 
 
 def flatten(cfg: Any, prefix: str = "") -> Iterable[str]:
@@ -273,7 +249,7 @@ def _set(cfg: DictConfig, valued: Sequence[Override]) -> None:
             before = OmegaConf.select(cfg, override.key_or_group)
             raise ConfigError(
                 f"{override.input_line} is not possible ({first_line(error)}); {override.key_or_group} takes "
-                f"{_kind(before)}, as in {override.key_or_group}={_example(before)}"
+                f"{kind_of(before)}, as in {override.key_or_group}={example_of(before)}"
             ) from error
 
 
@@ -296,58 +272,8 @@ def _check_syntax(override: Override, extra: Sequence[Path]) -> None:
         raise ConfigError(f"'{text}' would change which keys exist; every key has a shipped value: write {key}=VALUE")
     if override.is_sweep_override():
         raise ConfigError(f"'{text}' lists several values; add -m to run one job for each")
-    if _is_group(key):
-        check_option(key, _text(override.value()), extra)
-
-
-def check_option(group: str, option: str, extra: Sequence[Path] = ()) -> None:
-    """Raise ConfigError unless `option` is a file of `group`."""
-    allowed = options(group, extra)
-    if option not in allowed and not (group == "experiment" and option == "null"):
-        raise ConfigError(f"{group}={option} is not known{nearest(option, allowed)}; use {one_of(allowed)}")
-
-
-def _check_type(override: Override, shipped: DictConfig) -> None:
-    """A value keeps the type that the shipped file gives it: an int for a float will do; null, auto, ${} are free."""
-    key, after = override.key_or_group, override.value()
-    if after is None or "${" in _text(after):
-        return
-    before = OmegaConf.select(shipped, key)
-    if f"{key}={_text(after)}" in AUTO_BATCH.values():
-        return
-    number_as_text = isinstance(before, str) and "." not in key and isinstance(after, int | float)
-    if before in (None, "auto") or number_as_text or _same_kind(before, after):
-        return
-    given = f"{key}={_text(after)} is {_kind(after)}"
-    found = " or auto" if f"{key}=auto" in AUTO_BATCH else ""
-    raise ConfigError(f"{given}; {key} takes {_kind(before)}{found}, as in {key}={_example(before)}")
-
-
-def _same_kind(before: Any, after: Any) -> bool:
-    if isinstance(before, bool) or isinstance(after, bool):
-        return isinstance(before, bool) and isinstance(after, bool)
-    if isinstance(before, float):
-        return isinstance(after, int | float)
-    if isinstance(before, ListConfig | DictConfig):
-        return isinstance(after, list if isinstance(before, ListConfig) else dict)
-    return isinstance(after, (str, QuotedString) if isinstance(before, str) else type(before))
-
-
-def _kind(value: Any) -> str:
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    if isinstance(value, ListConfig | list):
-        return "a list"
-    if isinstance(value, QuotedString):
-        return "text"
-    return names.get(type(value), "a group of keys")
-
-
-def _example(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, ListConfig):
-        return str(OmegaConf.to_container(value, resolve=True)).replace(" ", "")
-    return "..." if isinstance(value, DictConfig) else str(value)
+    if _is_group(key) and not (key == "experiment" and override.value() is None):
+        option_file(key, spelt(override.value()), extra)
 
 
 def is_sweep(override: Override) -> bool:
@@ -360,7 +286,7 @@ def sweep_values(override: Override) -> list[str]:
     value = override.value()
     if not isinstance(value, ChoiceSweep):
         return []
-    return [f"{override.key_or_group}={_quote(_text(item)) if _odd(item) else _text(item)}" for item in value.list]
+    return [f"{override.key_or_group}={_quote(spelt(item)) if _odd(item) else spelt(item)}" for item in value.list]
 
 
 def _odd(item: Any) -> bool:
@@ -373,16 +299,6 @@ def _is_group(key: str) -> bool:
 
 def _is_choice(override: Override) -> bool:
     return _is_group(override.key_or_group) or override.key_or_group.startswith("hydra/")
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, QuotedString):
-        return str(value.text)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
 
 
 def _quote(value: str) -> str:

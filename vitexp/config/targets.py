@@ -1,8 +1,9 @@
 """What a configuration may call: a configuration is data, perhaps a stranger's.
 
 `_target_` may name a class of the packages below, a function of a regime or a schedule, or one of a few torch and
-optimizer names: by the place where it is defined, so that `vitexp.cli.os.system` is no way round. The same holds for
-shipped files, overrides, the rules of a run, and what the header of a weights file says.
+optimizer names: by the place where it is defined, so that `vitexp.cli.os.system` is no way round. To that comes what
+the user trusts (extensions.py). The same holds for shipped files, overrides, the rules of a run, and what the header of
+a weights file says.
 """
 
 import inspect
@@ -12,6 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from vitexp.config.extensions import how_to_trust, is_trusted
 from vitexp.errors import ConfigError
 
 PACKAGES = ("analysis", "attention", "data", "detection", "layer", "model", "optim", "regime", "task")
@@ -27,6 +29,11 @@ TARGETS = {
     "pytorch_optimizer.Lion",
     "vitexp.data.sampling.sampling",  # the one function of the data that a file names
 }
+
+_ONLY_OURS = (
+    f"a configuration may name only classes of vitexp or {', '.join(sorted(TARGETS))}; if you know who wrote it and"
+    " want its code to run, say trust=true"
+)
 
 # Targets of configurations that runs have kept from before their modules moved -> where they are now.
 MOVED = {
@@ -56,11 +63,7 @@ def require_known(node: Any, *, trust: bool) -> None:
         if is_known(target):
             continue
         if not trust:
-            allowed = "classes of vitexp or " + ", ".join(sorted(TARGETS))
-            raise ConfigError(
-                f"_target_={target} is refused: a configuration may name only {allowed}; if you know who wrote it and"
-                " want its code to run, say trust=true"
-            )
+            raise ConfigError(f"_target_={target} is refused: {how_to_trust(target) or _ONLY_OURS}")
         print(f"vitexp: trust=true: {target} is not vitexp's, and is called all the same", file=sys.stderr)
 
 
@@ -72,9 +75,16 @@ def whitelist(node: Any) -> list[str]:
 
 
 def is_known(target: str) -> bool:
-    """Whether a dotted name is on the list, or is a class (or regime, or schedule) where vitexp defines it."""
-    if target in TARGETS:
-        return True
+    """Whether a target may be called: it is on the list, a class (or regime, or schedule) where vitexp defines it, or
+    trusted by the user.
+
+    Raises:
+        ConfigError: it is trusted and cannot be imported.
+    """
+    return target in TARGETS or _is_own(target) or is_trusted(target)
+
+
+def _is_own(target: str) -> bool:
     module, _, name = target.rpartition(".")
     parts = module.split(".")
     if len(parts) < 3 or parts[0] != "vitexp" or parts[1] not in PACKAGES or not _is_module(parts):

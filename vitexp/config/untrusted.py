@@ -32,15 +32,27 @@ def read_rules(file: Path) -> DictConfig:
     """
     try:
         text = file.read_bytes()[: _RULES_BYTES + 1].decode()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read ({first_line(error)}); copy the run again") from error
+    return parse_rules(text, str(file))
+
+
+def parse_rules(text: str, source: str) -> DictConfig:
+    """The saved configuration of a run in a text, as `read_rules` of its file; it never trusts by its own word.
+
+    Raises:
+        CheckpointError: it is not one that vitexp writes.
+    """
+    try:
         if len(text) > _RULES_BYTES or any(isinstance(event, AliasEvent) for event in yaml.parse(text, Loader=_LOADER)):
-            raise CheckpointError(f"{file} is too large or repeats parts of itself, so vitexp did not write it")
+            raise CheckpointError(f"{source} is too large or repeats parts of itself, so vitexp did not write it")
         cfg = OmegaConf.create(follow_moves(text))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{file} cannot be read ({first_line(error)}); copy the run again") from error
+        raise CheckpointError(f"{source} cannot be read ({first_line(error)}); copy the run again") from error
     if not isinstance(cfg, DictConfig):
-        raise CheckpointError(f"{file} is not a configuration")
+        raise CheckpointError(f"{source} is not a configuration")
     require_no_secrets(cfg, CheckpointError)
     resolve(cfg, CheckpointError)
     cfg.trust = False

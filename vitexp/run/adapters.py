@@ -8,6 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from vitexp.checkpoint.adapter import ADAPTER, BASE, Adapter, read_adapter, write_adapter
+from vitexp.config.compose import register
+from vitexp.config.untrusted import parse_rules
 from vitexp.errors import CheckpointError, ConfigError
 from vitexp.run.folder import RULES, Run, find
 
@@ -100,7 +102,6 @@ def task_names(adapters: Sequence[Adapter]) -> list[str]:
 
 
 def rules_of(adapter: Adapter) -> DictConfig:
-    """The configuration of the run that trained an adapter."""
-    cfg = OmegaConf.create(adapter.about["rules"])
-    assert isinstance(cfg, DictConfig)
-    return cfg
+    """The configuration of the run that trained an adapter, perhaps a stranger's: not trusted by its own word."""
+    register()
+    return parse_rules(str(adapter.about["rules"]), f"the configuration in {adapter.path}")

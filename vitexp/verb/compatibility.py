@@ -5,14 +5,14 @@ tests/model/test_compatibility.py holds them to. A family whose files are not in
 """
 
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import yaml
 
-from vitexp.config.compose import conf_dir, options
+from vitexp.config.compose import conf_dir, option_file, options, roots
 
 FLAGS = ("takes_mask", "takes_context", "takes_bias", "needs_grid")
 
@@ -55,13 +55,13 @@ FAMILIES = (
 )
 
 
-def compatibility() -> tuple[list[str], list[list[str]]]:
+def compatibility(config_dirs: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
     """Names of the columns, and a row for each option of attention=."""
     families = [family for family in FAMILIES if family.members]
     columns = ["attention=", "mask, context", "bias", "grid", *(family.title for family in families)]
     rows = []
-    for option in options("attention"):
-        found = flags(option)
+    for option in options("attention", config_dirs):
+        found = flags(option, tuple(config_dirs))
         own = [found["takes_mask"] and found["takes_context"], found["takes_bias"], found["needs_grid"]]
         cells = [_native(family, option) or cell(family, found) for family in families]
         rows.append([option, *("yes" if flag else "no" for flag in own), *cells])
@@ -81,17 +81,21 @@ def family_of(model: str) -> Family | None:
 
 
 @cache
-def flags(option: str) -> dict[str, bool]:
+def flags(option: str, config_dirs: tuple[str, ...] = ()) -> dict[str, bool]:
     """The flags of the class behind attention=<option>; one that neither it nor its bases set is False."""
-    content = yaml.safe_load((conf_dir() / "attention" / f"{option}.yaml").read_text())
+    content = yaml.safe_load(option_file("attention", option, config_dirs).read_text())
     module, _, name = content["_target_"].rpartition(".")
-    return dict.fromkeys(FLAGS, False) | _class_flags(module, name)
+    # Code stands beside its folder of options, or one or two folders above it: vitexp/conf, ../conf.
+    places = [place for root in roots(config_dirs) for place in (root, root.parent, root.parent.parent)]
+    return dict.fromkeys(FLAGS, False) | _class_flags(module, name, places)
 
 
-def _class_flags(module: str, name: str) -> dict[str, bool]:
-    """Flags set in the body of a class of vitexp, those of its bases first."""
-    file = _source(module)
-    if not file.is_file():
+def _class_flags(module: str, name: str, places: Sequence[Path]) -> dict[str, bool]:
+    """Flags set in the body of a class, those of its bases first; none of a class whose file is in no place."""
+    parts = module.split(".")
+    files = (place.joinpath(*parts) for place in places)
+    file = next((f for path in files for f in (path.with_suffix(".py"), path / "__init__.py") if f.is_file()), None)
+    if file is None:
         return {}
     tree = ast.parse(file.read_text())
     imported = {
@@ -104,7 +108,7 @@ def _class_flags(module: str, name: str) -> dict[str, bool]:
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             for base in reversed([base.id for base in node.bases if isinstance(base, ast.Name)]):
-                found |= _class_flags(imported.get(base, module), base)
+                found |= _class_flags(imported.get(base, module), base, places)
             found |= dict(_assigned(node.body))
     return found
 
@@ -115,11 +119,6 @@ def _assigned(body: Iterable[ast.stmt]) -> Iterable[tuple[str, bool]]:
         known = isinstance(target, ast.Name) and target.id in FLAGS
         if known and isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Constant):
             yield target.id, bool(node.value.value)  # type: ignore[union-attr]
-
-
-def _source(module: str) -> Path:
-    """The file of a module of vitexp; a path that is no file for anybody else's."""
-    return Path(__file__).resolve().parents[2].joinpath(*module.split(".")).with_suffix(".py")
 
 
 def _native(family: Family, option: str) -> str:

@@ -51,7 +51,7 @@ def concat(command: Command) -> dict[str, Any]:
 def _configuration(command: Command, adapters: list[Adapter]) -> DictConfig:
     """The configuration of the first adapter's run with the regime `concat` and this command's base and place."""
     cfg = rules_of(adapters[0])
-    for key in ("outputs", "name", "quiet"):
+    for key in ("outputs", "name", "quiet", "trust"):
         cfg[key] = command.cfg[key]
     cfg.checkpoint = command.cfg.checkpoint or cfg.checkpoint
     cfg.regime = compose([f"regime={CONCAT}"]).regime

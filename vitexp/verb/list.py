@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from vitexp.config.compose import conf_dir, options
+from vitexp.config.compose import option_file, options
 from vitexp.config.schema import GROUPS
 from vitexp.errors import ConfigError
 from vitexp.report.console import make_console
@@ -25,7 +25,7 @@ LISTS = {
 }
 
 
-def print_list(words: Sequence[str]) -> int:
+def print_list(words: Sequence[str], config_dirs: Sequence[str] = ()) -> int:
     """Print one list; `outputs=` before or after says where runs are.
 
     Raises:
@@ -44,13 +44,14 @@ def print_list(words: Sequence[str]) -> int:
         return 0
     group = LISTS[targets[0]]
     if group == "model":
-        make_console().print(models_table([(name, reference(name)) for name in options("model")]))
+        rows = [(name, reference(name, config_dirs)) for name in options("model", config_dirs)]
+        make_console().print(models_table(rows))
         return 0
     if group == "attention":
-        make_console().print(value_table(*compatibility()))
+        make_console().print(value_table(*compatibility(config_dirs)))
         return 0
-    rows = [(option, describe(conf_dir() / group / f"{option}.yaml")) for option in options(group)]
-    make_console().print(options_table(group, rows))
+    found = [(name, option_file(group, name, config_dirs)) for name in options(group, config_dirs)]
+    make_console().print(options_table(group, [(name, describe(file)) for name, file in found]))
     return 0
 
 
@@ -66,16 +67,16 @@ def describe(file: Path) -> str:
     return " ".join(lines)
 
 
-def reference(model: str) -> dict[str, Any]:
+def reference(model: str, config_dirs: Sequence[str] = ()) -> dict[str, Any]:
     """The published figures that a model's file states, those of the files that it builds on included.
 
     Read from the files as they are, because composing each of some forty models takes seconds.
     """
-    folder, merged = conf_dir() / "model", dict[str, Any]()
-    content = yaml.safe_load((folder / f"{model}.yaml").read_text())
+    merged = dict[str, Any]()
+    content = yaml.safe_load(option_file("model", model, config_dirs).read_text())
     for base in content.get("defaults", ()):
         if isinstance(base, str) and base != "_self_":
-            merged |= reference(base)
+            merged |= reference(base, config_dirs)
     return merged | content.get("reference", {})
 
 

@@ -59,7 +59,7 @@ def predict_joined(command: Command, run: Run, paths: list[Path], *, allowed: tu
     classes = {name: adapter.about["classes"] for name, adapter in zip(model.names, adapters, strict=True)}
     if (own := read_classes(cfg.checkpoint)) is not None:
         classes[""] = own
-    data = build.make(rules_of(adapters[0]).data.module)
+    data = build.make(rules_of(adapters[0]).data.module, trust=cfg.trust)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in classes}
     for start in range(0, len(paths), cfg.data.batch_size):
         part = paths[start : start + cfg.data.batch_size]
@@ -88,6 +88,7 @@ def _open(command: Command, run: Run, *, allowed: tuple[str, ...], verb: str) ->
 def _test(cfg: DictConfig, adapter: Adapter, model: Any, run: Run) -> tuple[dict[str, float], int]:
     """Metrics of the selected task on the data that it was trained for, and the number of images."""
     own = rules_of(adapter)
+    own.trust = cfg.trust
     own.trainer, own.precision = cfg.trainer, cfg.precision
     own.trainer.devices, own.trainer.strategy = 1, "auto"  # several tests in one process, one after the other
     data = build.build_data(own)
