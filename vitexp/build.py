@@ -39,17 +39,18 @@ def make(node: Any, *, trust: bool = False) -> Any:
     Raises:
         ConfigError: it names a callable that is not vitexp's own or on the list, and `trust` is off.
     """
-    plain = OmegaConf.to_container(node, resolve=True)
+    plain: Any = OmegaConf.to_container(node, resolve=True)
     require_known(plain, trust=trust)
     try:
         with allowing(whitelist(plain)):
-            made = instantiate(node, _convert_="all")
+            call = instantiate(node, _convert_="all", _partial_=True)
     except InstantiationException as error:  # Hydra wraps what a constructor says; its own words are better
         if isinstance(error.__cause__, VitexpError):
             raise error.__cause__ from None
         raise
-    # Hydra 1.4 would also look at what a partial returns, and a regime returns a model of any class.
-    return partial(made.func, *made.args, **made.keywords) if isinstance(made, partial) else made
+    # Called here: Hydra 1.4 would look at what comes back too, and a model may be of any class.
+    call = partial(call.func, *call.args, **call.keywords)
+    return call if plain.get("_partial_") else call()
 
 
 def build_data(cfg: DictConfig) -> Any:

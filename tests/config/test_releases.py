@@ -12,6 +12,13 @@ from tests.commands import COMPOSE_EVERYTHING
 ROOT = Path(__file__).resolve().parents[2]
 CANDIDATES = ("hydra-core>=1.4.0rc3,<1.5", "omegaconf>=2.4.1rc1,<2.5")
 
+# A trusted function may return a model of any class, which Hydra 1.4 would not let through by itself.
+FOREIGN = """
+from omegaconf import OmegaConf
+from vitexp.build import make
+print(type(make(OmegaConf.create({"_target_": "mine.model"}), trust=True)).__name__)
+"""
+
 
 @pytest.fixture(scope="module")
 def candidates(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -43,6 +50,8 @@ def test_hydra_1_4_composes_everything_and_trains_to_the_same_numbers(candidates
         version = python("-c", "import hydra; print(hydra.__version__)", cwd=folder, path=path)
         assert version.startswith("1.4") or name == "installed"
         composed.append(python("-c", COMPOSE_EVERYTHING, cwd=folder, path=path))
+        (folder / "mine.py").write_text("import torch\n\ndef model():\n    return torch.nn.Linear(1, 1)\n")
+        assert python("-c", FOREIGN, cwd=folder, path=path) == "Linear\n"
         python("-m", "vitexp", "epochs=3", "logger=none", "quiet=true", cwd=folder, path=path)
         metrics.append((folder / "outputs" / "last" / "metrics.csv").read_text())
     assert composed[0] == composed[1]
