@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import HTTPError
 from safetensors.torch import save_file
 
 from vitexp.checkpoint.read import read_tensors
@@ -166,6 +167,15 @@ def test_hub_without_network(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match=r"hf:timm/absent could not be had .* checkpoint=PATH"):
         read_tensors("hf:timm/absent")
+
+
+def test_hub_that_breaks_off(monkeypatch):
+    def download(name, file, *, revision):
+        raise HTTPError("server disconnected")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    with pytest.raises(CheckpointError, match=r"hf:timm/vit could not be had \(server disconnected\)"):
+        read_tensors("hf:timm/vit")
 
 
 def test_hub_without_its_package(monkeypatch):
