@@ -13,7 +13,7 @@ from vitexp.sweep.slots import Share, shares, visible_devices
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight cores, memory for three jobs, no GPU, no limit of threads."""
-    monkeypatch.setattr(slots, "_cores", lambda: 8)
+    monkeypatch.setattr(slots, "usable_cores", lambda: 8)
     monkeypatch.setattr(slots, "free_memory", lambda: 7 * 2**30)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -28,6 +28,7 @@ from vitexp.config.compose import register, to_yaml
 from vitexp.config.untrusted import read_rules
 from vitexp.errors import CheckpointError, ConfigError, ResourceError, VitexpError
 from vitexp.files import read_json
+from vitexp.machine.cores import usable_cores
 from vitexp.machine.rank import is_first, meeting
 from vitexp.machine.signals import Interrupted, behind
 
@@ -234,8 +235,7 @@ def hardware() -> dict[str, Any]:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = re.findall(r"model name\s*: (.+)", cpuinfo.read_text()) or names
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": names[0], "cores": cores, "system": platform.platform()}
+    return {"cpu": names[0], "cores": usable_cores(), "system": platform.platform()}
 
 
 def git_state() -> tuple[str | None, bool | None]:

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import vitexp
 from vitexp.errors import ConfigError, ResourceError
+from vitexp.machine.cores import usable_cores
 from vitexp.machine.memory import free_memory
 from vitexp.sweep.folder import Job
 
@@ -43,7 +44,7 @@ def shares(slots: Any, *, jobs: int, devices: Any, strategy: str) -> list[Share]
         ConfigError: `slots=` is neither.
     """
     check_slots(slots)
-    cores, cards = _cores(), visible_devices()
+    cores, cards = usable_cores(), visible_devices()
     alone = strategy != "auto" or devices not in ("auto", 1)
     if slots == "auto":
         slots = 1 if alone else len(cards) or max(1, min(cores, free_memory() // _JOB_BYTES))
@@ -68,10 +69,6 @@ def visible_devices() -> list[str]:
         return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1")]
     driver = Path("/proc/driver/nvidia/gpus")
     return [str(index) for index, _ in enumerate(driver.iterdir())] if driver.is_dir() else []
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def server_for(verb: str) -> list[str]:

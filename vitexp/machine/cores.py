@@ -1,0 +1,9 @@
+"""Processor cores that this process may use."""
+
+import os
+import sys
+
+
+def usable_cores() -> int:
+    """As many as the scheduler lets it have, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
