@@ -24,7 +24,7 @@ ARROWS = {
     "attention": {"layer"},
     "model": {"attention", "layer", "batch"},
     "detection": set(),
-    "data": {"seeding", "detection", "batch"},
+    "data": {"seeding", "detection", "batch", "machine"},
     "regime": {"model", "layer", "attention", "checkpoint"},
     "optim": set(),
     "task": {"optim", "detection"},

@@ -43,17 +43,18 @@ def test_crowds_and_small_boxes_are_left_out(data_module: Callable[..., Any], ro
     module = crops(data_module, root)
     source: Any = module.source("test")
     assert source.labels.tolist() == [1, 3]
-    assert source.sizes(10_000).tolist() == [[18, 20], [40, 24]]
+    assert source.read_sizes(10_000).tolist() == [[18, 20], [40, 24]]
     assert len(crops(data_module, root, "data.min_side=4").source("train")) == 3
     assert module.class_names[:4] == ["unused 0", "person", "unused 2", "car"]
 
 
 def test_pixels_are_those_of_the_box(data_module: Callable[..., Any], root: Path) -> None:
-    source: Any = crops(data_module, root).source("test")
+    module = crops(data_module, root)
+    source: Any = module.source("test")
     whole = torch.from_numpy(np.array(Image.open(root / "val2017" / "1.png"))).permute(2, 0, 1)
-    decoded = source.decode(1, channels=3, max_pixels=10_000)
+    decoded = source.decode(1, module.pixels)
     assert torch.equal(decoded, whole[:, 16:56, 8:32])
-    opened = np.array(source.open(1, channels=3, max_pixels=10_000))
+    opened = np.array(source.open(1, module.pixels))
     assert torch.equal(torch.from_numpy(opened).permute(2, 0, 1), decoded)
 
 

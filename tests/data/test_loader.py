@@ -9,9 +9,9 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from vitexp.data import loader as loaders
+from vitexp.data import reader as readers
 from vitexp.data.base import ImageData
-from vitexp.data.loader import FolderLoader, MemoryLoader
+from vitexp.data.reader import FileReader, MemoryReader
 from vitexp.errors import ConfigError, DataError, ResourceError
 
 Make = Callable[..., ImageData]
@@ -50,11 +50,11 @@ def folder_module(data_module: Make, root: Path, *overrides: str) -> ImageData:
 
 
 def test_workers_change_nothing(data_module: Make, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vitexp.data.base._cores", lambda: 2)
+    monkeypatch.setattr("vitexp.data.loader.usable_cores", lambda: 2)
     alone, helped = folder_module(data_module, folder), folder_module(data_module, folder, "data.num_workers=2")
     loader = helped.train_dataloader()
-    assert isinstance(loader, FolderLoader)
-    assert loader.num_workers == 2
+    assert isinstance(loader.reader, FileReader)
+    assert loader.reader.batches.num_workers == 2
     for epoch in (0, 1):  # the second epoch meets the same, persistent workers
         loader.sampler.set_epoch(epoch)
         assert equal(list(loader), collect(alone, epoch))
@@ -82,7 +82,7 @@ def test_a_resume_continues_bit_for_bit(kind: str, data_module: Make, folder: Pa
 
 def test_chunks_change_nothing(data_module: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = collect(data_module("data=fake", *STRONG))
-    monkeypatch.setattr(loaders, "CHUNK", 1)
+    monkeypatch.setattr(readers, "CHUNK", 1)
     assert equal(collect(data_module("data=fake", *STRONG)), batches)
 
 
@@ -142,14 +142,14 @@ def test_a_file_that_cannot_be_read_is_named(workers: int, data_module: Make, fo
 )
 def test_lost_workers_are_explained(said: str, kind: type, hint: str, data_module: Make, folder: Path) -> None:
     loader = folder_module(data_module, folder).train_dataloader()
-    assert isinstance(loader, FolderLoader)
+    assert isinstance(loader.reader, FileReader)
 
     def fail(*_: Any) -> Any:
         raise RuntimeError(said)
         yield
 
     with pytest.raises(kind, match=hint):
-        loader._next(fail())
+        loader.reader._next(fail())
 
 
 def test_an_epoch_without_a_batch_is_an_error(data_module: Make) -> None:
@@ -199,4 +199,4 @@ def test_under_lightning_each_epoch_is_its_own(data_module: Make, tmp_path: Path
     trainer.fit(log, datamodule=module)
     again = data_module("data=fake", *STRONG)
     assert equal(log.seen, collect(again, 0) + collect(again, 1))
-    assert isinstance(module.train_dataloader(), MemoryLoader)
+    assert isinstance(module.train_dataloader().reader, MemoryReader)

@@ -20,7 +20,7 @@ from vitexp.benchmark.timing import alternate
 from vitexp.benchmark.work import forward, training_step
 from vitexp.config.command import Command
 from vitexp.config.compose import compose
-from vitexp.data.pack.order import Packing
+from vitexp.data.sampling import Packed
 from vitexp.errors import ConfigError
 
 # Without `model=`: a NaViT, and made-up images at ImageNet's size.
@@ -39,7 +39,7 @@ def time_packing(command: Command) -> Report:
     chosen = any(text.startswith("model=") for text in command.overrides)
     cfg = command.cfg if chosen else compose([*_USUAL, *command.overrides])
     data = build.build_data(cfg)
-    if not isinstance(data.batches.sampling, Packing):
+    if not isinstance(data.sampling, Packed):
         raise ConfigError(
             f"benchmark what=packing packs images, and model={cfg.chosen.model} takes them whole; use model=navit_ti16"
         )
@@ -77,7 +77,7 @@ def time_packing(command: Command) -> Report:
 def _batch(data: Any) -> tuple[PackedImages, Tensor]:
     """The first training batch; of a set that can only be tested, one drawn in the same way."""
     split = "train" if data.train_size else "test"
-    batch: tuple[PackedImages, Tensor] = next(iter(data._loader(split, training=True)))
+    batch: tuple[PackedImages, Tensor] = next(iter(data.loader(split, training=True)))
     return batch
 
 

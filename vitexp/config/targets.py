@@ -43,6 +43,7 @@ MOVED = {
     "vitexp.data.pack_order.Packing": "vitexp.data.pack.order.Packing",
     "vitexp.data.resolution.Resolution": "vitexp.data.pack.resolution.Resolution",
     "vitexp.data.drop.Drop": "vitexp.data.pack.drop.Drop",
+    "vitexp.data.base.Batches": "vitexp.data.loader.Batches",
 }
 
 

@@ -6,50 +6,27 @@ are held out is fixed for each set (split.py), never by the run's seed.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import torch
 from PIL import Image
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
+from vitexp.batch import PackedImages
 from vitexp.data.augment.settings import Augment
 from vitexp.data.augment.transform import evaluation_crop
-from vitexp.data.features import FeatureLoader
-from vitexp.data.file.image import open_image
-from vitexp.data.file.intact import without_damaged
-from vitexp.data.loader import Feed, FolderLoader, MemoryLoader
-from vitexp.data.multiscale import MultiScale, MultiScaleOrder
-from vitexp.data.order import EpochOrder, require_divisible
-from vitexp.data.pack.loader import PackedFileLoader, PackedMemoryLoader
-from vitexp.data.pack.order import Packing, PackOrder
+from vitexp.data.features import FeatureReader
+from vitexp.data.file.image import open_image, to_image
+from vitexp.data.loader import Batches, Feed, Loader, Sampling, Source
+from vitexp.data.order import require_divisible
 from vitexp.data.pixels import Pixels
-from vitexp.data.source import FileSource, MemorySource, file_source, image_sizes
-from vitexp.errors import ConfigError, DataError
+from vitexp.data.sampling import Fixed
+from vitexp.data.source import file_source
+from vitexp.errors import DataError
 from vitexp.seeding import permutation
-
-Source = MemorySource | FileSource
-Loader = MemoryLoader | FolderLoader | FeatureLoader | PackedMemoryLoader
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batches:
-    """Settings of the batches.
-
-    size: the global batch, of one optimiser step; accumulate: micro-batches it is cut into; num_workers: processes
-    that decode files, at most one a core (no result depends on it); timeout: seconds to wait for them; seed, epochs:
-    the run's; sampling: how images become batches, None for batches of images of one size.
-    """
-
-    size: int
-    accumulate: int
-    num_workers: int
-    timeout: float
-    seed: int
-    epochs: int
-    sampling: Packing | MultiScale | None = None
 
 
 class ImageData(LightningDataModule):
@@ -65,6 +42,7 @@ class ImageData(LightningDataModule):
         super().__init__()
         require_divisible(batches.size, batches.accumulate, world_size=1)
         self.pixels, self.batches, self.augment = pixels, batches, augment
+        self.sampling: Sampling = batches.sampling or Fixed()
         self.start: tuple[int, int] = (0, 0)
         self._num_classes = num_classes
         self._class_names: list[str] | None = None
@@ -146,23 +124,11 @@ class ImageData(LightningDataModule):
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of an epoch."""
-        if isinstance(self.batches.sampling, Packing):
-            return self._pack_order(self.source("train"), self.batches.sampling, training=True).steps
-        return len(self._order(self.train_size, training=True)) // self.batches.accumulate
+        return len(self.sampling.order(self.source("train"), self._feed(training=True))) // self.batches.accumulate
 
     def about_batches(self) -> str:
         """What is special about the training batches, in a line for the header; empty where nothing is."""
-        sampling = self.batches.sampling
-        if isinstance(sampling, MultiScale):
-            pairs = sampling.pairs(self.image_size, self.batches.size, parts=self.batches.accumulate)
-            return ", ".join(f"{images} at {side}" for side, images in pairs) + " pixels"
-        if not isinstance(sampling, Packing):
-            return ""
-        order = self._pack_order(self.source("train"), sampling, training=True)
-        return (
-            f"sequences of {order.length} tokens, {order.per_sequence:.1f} images and {order.padding_rate:.1%} padding "
-            f"each, {sampling.budget // order.length} a step"
-        )
+        return self.sampling.about(self.source("train"), self._feed(training=True))
 
     def setup(self, stage: str | None = None) -> None:
         """Read what a stage needs: `fit` and `validate` train and val, `test` test, None both. Reads a part once."""
@@ -178,41 +144,43 @@ class ImageData(LightningDataModule):
             raise DataError(self.absent(split))
         return self._sources[split]
 
-    def train_dataloader(self) -> Loader:
+    def train_dataloader(self) -> Loader[Any, Any, Any]:
         """Shuffled and augmented batches; an incomplete global batch at the end of an epoch is dropped."""
-        if "train" in self.features:
-            return FeatureLoader(*self.features["train"], self._order(self.train_size, training=True))
-        return self._loader("train", training=True)
+        return self.loader("train", training=True)
 
-    def val_dataloader(self) -> Loader | list[Loader]:
+    def val_dataloader(self) -> Loader[Any, Any, Any] | list[Never]:
         """Batches of the held-out images; an empty list, which is no validation, when nothing is held out."""
-        source = self.source("val")
-        if "val" in self.features:
-            return FeatureLoader(*self.features["val"], self._order(len(source), training=False))
-        return self._loader("val", training=False) if len(source) else []
+        return self.loader("val", training=False) if len(self.source("val")) else []
 
-    def test_dataloader(self) -> Loader:
+    def test_dataloader(self) -> Loader[Any, Any, Any]:
         """Batches of the test images."""
-        return self._loader("test", training=False)
+        return self.loader("test", training=False)
 
-    def ordered_batches(self, split: str) -> Loader:
+    def loader(self, split: str, *, training: bool) -> Loader[Any, Any, Any]:
+        """Batches of a split as they are trained on, or as evaluation sees them."""
+        source, feed = self.source(split), self._feed(training=training)
+        if split not in self.features:
+            return self.sampling.loader(source, feed)
+        order = Fixed().order(source, feed)
+        reader = FeatureReader(*self.features[split], order)
+        return Loader(order, reader, reader.finish)
+
+    def ordered_batches(self, split: str) -> Loader[Any, Any, Any]:
         """All images of a split as evaluation sees them, in the order of the split, in every process."""
-        return self._batches_of(self.source(split), training=False, shared=True)
+        return self._ordered(self.source(split))
 
     def sample(self, split: str, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
         """`count` images of a split, all of a smaller one, as the model gets them, and their labels: chosen by `seed`.
 
-        In every process of a distributed run the same ones. Raises ConfigError for images without one label each.
+        In every process of a distributed run the same ones.
         """
-        source: object = self.source(split)
-        if not isinstance(source, MemorySource | FileSource):
-            raise ConfigError(
-                "an analysis looks at images with a class each and this data set has none; it needs an image set; use"
-                " data=digits, cifar10, cifar100, imagenet or folder"
-            )
+        source = self.source(split)
         chosen = source.subset(permutation(seed, 0, len(source))[:count].sort().values)
-        images, labels = zip(*self._batches_of(chosen, training=False, shared=True), strict=True)
+        images, labels = zip(*self._ordered(chosen), strict=True)
         return torch.cat(images), torch.cat(labels)
+
+    def _ordered(self, source: Source) -> Loader[Any, Any, Any]:
+        return Fixed().loader(source, replace(self._feed(training=False), rank=0, world_size=1))
 
     def eval_transform(self) -> Callable[[Image.Image | Tensor], Tensor]:
         """From a Pillow image or uint8 (C, H, W) to what the model gets: float32 (C, image_size, image_size)."""
@@ -223,26 +191,21 @@ class ImageData(LightningDataModule):
         image = open_image(path, channels=self.channels, max_pixels=self.pixels.max_pixels)
         return self._evaluate(image)
 
-    def batches_of_files(self, paths: Sequence[str | Path]) -> Iterator[tuple[list[int], Any]]:
+    def batches_of_files(self, paths: Sequence[str | Path]) -> Iterator[tuple[list[int], Tensor | PackedImages]]:
         """Image files as the model gets them, batch by batch: numbers of those in a batch, and the batch.
 
         Where images are packed, the whole of each at its own aspect. Raises DataError.
         """
-        packing = self.batches.sampling
-        if isinstance(packing, Packing):
-            names = [os.path.abspath(path) for path in paths]
-            source = file_source(Path("/"), names, torch.zeros(len(paths), dtype=torch.int64))
-            loader: Any = self._packed_loader(source, replace(packing, aspect=0.0), training=False)
-            for (_, rows, _), (images, _) in zip(loader.sampler, loader, strict=True):
-                yield [position for row in rows for position in row], images
-            return
-        for start in range(0, len(paths), self.batches.size):
-            which = list(range(start, min(start + self.batches.size, len(paths))))
-            yield which, torch.stack([self.read_image(paths[index]) for index in which])
+        names = [os.path.abspath(path) for path in paths]
+        source = file_source(Path("/"), names, torch.zeros(len(paths), dtype=torch.int64))
+        feed = replace(self._feed(training=False), batches=replace(self.batches, accumulate=1), advice="")
+        loader = self.sampling.whole().loader(source, feed)
+        for step, (images, _) in zip(loader.sampler, loader, strict=True):
+            yield step.positions.tolist(), images
 
     def _evaluate(self, image: Image.Image | Tensor) -> Tensor:
         if isinstance(image, Tensor):
-            image = Image.fromarray(image.squeeze(0).numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy())
+            image = to_image(image)
         image = image.convert("RGB" if self.channels == 3 else "L")
         return self.pixels.normalise(evaluation_crop(image, self.pixels).unsqueeze(0)).squeeze(0)
 
@@ -251,7 +214,7 @@ class ImageData(LightningDataModule):
             _ = self.class_names  # labels mean nothing unless the classes are right
             sources = self.read(part)
             if self.pixels.on_corrupt == "skip":
-                sources = {split: without_damaged(source, self.pixels) for split, source in sources.items()}
+                sources = {split: source.intact(self.pixels) for split, source in sources.items()}
             self._sources.update(sources)
             self._read.add(part)
 
@@ -259,92 +222,17 @@ class ImageData(LightningDataModule):
         self._load("test" if split == "test" else "train")
         return len(self._sources[split]) if split in self._sources else 0
 
-    def _loader(self, split: str, *, training: bool) -> Loader:
-        if isinstance(self.batches.sampling, Packing):
-            return self._packed_loader(self.source(split), self.batches.sampling, training=training)
-        return self._batches_of(self.source(split), training=training)
-
-    def _batches_of(self, source: Source, *, training: bool, shared: bool = False) -> Loader:
-        batches = self.batches
-        order = self._order(len(source), training=training, shared=shared)
-        feed = self._feed_of(training)
-        if isinstance(source, MemorySource):
-            return MemoryLoader(source, order, feed)
-        workers = min(batches.num_workers, _cores())
-        return FolderLoader(source, order, feed, num_workers=workers, timeout=batches.timeout)
-
-    def _packed_loader(self, source: Source, packing: Packing, *, training: bool) -> Loader:
-        order, feed, batches = (
-            self._pack_order(source, packing, training=training),
-            self._feed_of(training),
-            self.batches,
-        )
-        if isinstance(source, MemorySource):
-            return PackedMemoryLoader(source, order, feed)
-        workers = min(batches.num_workers, _cores())
-        return PackedFileLoader(source, order, feed, num_workers=workers, timeout=batches.timeout)
-
-    def _pack_order(self, source: Source, packing: Packing, *, training: bool) -> PackOrder:
-        batches, (rank, world_size, _) = self.batches, self._place()
-        return PackOrder(
-            image_sizes(source, max_pixels=self.pixels.max_pixels),
-            source.keys,
-            packing,
-            image_size=self.image_size,
-            seed=batches.seed,
-            training=training,
-            accumulate=batches.accumulate if training else 1,
-            rank=rank,
-            world_size=world_size,
-            start=self.start if training else (0, 0),
-        )
-
-    def _feed_of(self, training: bool) -> Feed:
+    def _feed(self, *, training: bool) -> Feed:
+        """Settings of a loader; the process and its device are the trainer's, if there is one."""
+        trainer = self.trainer
         return Feed(
             pixels=self.pixels,
+            batches=self.batches,
             augment=self.augment if training else None,
-            epochs=self.batches.epochs,
-            seed=self.batches.seed,
+            training=training,
             num_classes=self.num_classes,
-            device=self._place()[2],
-        )
-
-    def _order(self, count: int, *, training: bool, shared: bool = False) -> EpochOrder:
-        """Which of `count` samples this process sees when; with `shared` all of them in every process."""
-        batches, (rank, world_size, _) = self.batches, self._place()
-        if training and isinstance(batches.sampling, MultiScale):
-            return MultiScaleOrder(
-                count,
-                batches.size,
-                batches.sampling,
-                image_size=self.image_size,
-                seed=batches.seed,
-                accumulate=batches.accumulate,
-                rank=rank,
-                world_size=world_size,
-                start=self.start,
-            )
-        return EpochOrder(
-            count,
-            batches.size,
-            seed=batches.seed,
-            shuffle=training,
-            drop_last=training,
-            accumulate=batches.accumulate,
-            rank=0 if shared else rank,
-            world_size=1 if shared else world_size,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+            device=trainer.strategy.root_device if trainer else torch.device("cpu"),
             start=self.start if training else (0, 0),
         )
-
-    def _place(self) -> tuple[int, int, torch.device]:
-        """Rank, number of processes and device, from the trainer if there is one."""
-        if self.trainer is None:
-            return 0, 1, torch.device("cpu")
-        return self.trainer.global_rank, self.trainer.world_size, self.trainer.strategy.root_device
-
-
-def _cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from vitexp.data.augment.settings import Augment
-from vitexp.data.base import Batches, ImageData, Source
+from vitexp.data.base import ImageData
 from vitexp.data.file.fetch import Archive, data_root, fetch
 from vitexp.data.file.image import decode_image
 from vitexp.data.file.scan import class_folders, scan
+from vitexp.data.loader import Batches, Source
 from vitexp.data.pixels import Pixels
 from vitexp.data.source import memory_source
 from vitexp.data.split import hold_out

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from vitexp.data.augment.settings import Augment
-from vitexp.data.base import Batches, ImageData, Source
+from vitexp.data.base import ImageData
 from vitexp.data.box.source import BoxSource
 from vitexp.data.coco_json import category_names, coco_source, read_json
 from vitexp.data.file.fetch import data_root
+from vitexp.data.loader import Batches, Source
 from vitexp.data.pixels import Pixels
 from vitexp.data.source import CropSource
 from vitexp.errors import DataError

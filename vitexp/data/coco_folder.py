@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from vitexp.data.augment.settings import Augment
-from vitexp.data.base import Batches, Source
 from vitexp.data.box.augment import BoxAugment
 from vitexp.data.box.data import BoxData
 from vitexp.data.box.source import BoxSource
 from vitexp.data.coco_json import category_names, coco_source, read_json
+from vitexp.data.loader import Batches, Source
 from vitexp.data.pixels import Pixels
 from vitexp.data.yolo import yolo_names, yolo_source
 from vitexp.errors import ConfigError, DataError

@@ -7,7 +7,8 @@ fixed and stratified: 360 images are test, of the other 1,437 `val_fraction` are
 import numpy as np
 
 from vitexp.data.augment.settings import Augment
-from vitexp.data.base import Batches, ImageData, Source
+from vitexp.data.base import ImageData
+from vitexp.data.loader import Batches, Source
 from vitexp.data.pixels import Pixels
 from vitexp.data.source import memory_source
 from vitexp.data.split import hold_out

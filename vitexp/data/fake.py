@@ -4,7 +4,8 @@ import torch
 
 from vitexp import seeding
 from vitexp.data.augment.settings import Augment
-from vitexp.data.base import Batches, ImageData, Source
+from vitexp.data.base import ImageData
+from vitexp.data.loader import Batches, Source
 from vitexp.data.pixels import Pixels
 from vitexp.data.source import MemorySource
 

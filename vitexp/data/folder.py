@@ -16,9 +16,10 @@ on what the final score is taken on. What is held out is stratified and fixed.
 from pathlib import Path
 
 from vitexp.data.augment.settings import Augment
-from vitexp.data.base import Batches, ImageData, Source
+from vitexp.data.base import ImageData
 from vitexp.data.file.fetch import data_root
 from vitexp.data.file.scan import class_folders, scan
+from vitexp.data.loader import Batches, Source
 from vitexp.data.pixels import Pixels
 from vitexp.data.source import FileSource
 from vitexp.data.split import hold_out

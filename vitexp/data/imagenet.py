@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from vitexp.data.augment.settings import Augment
-from vitexp.data.base import Batches, ImageData, Source
+from vitexp.data.base import ImageData
 from vitexp.data.file.fetch import data_root
 from vitexp.data.file.scan import class_folders, scan
+from vitexp.data.loader import Batches, Source
 from vitexp.data.pixels import Pixels
 from vitexp.data.source import FileSource, file_source
 from vitexp.data.split import hold_out

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from itertools import accumulate as running_sum
 
 import torch
-from torch import Tensor
 
 from vitexp import seeding
-from vitexp.data.order import EpochOrder
+from vitexp.data.order import EpochOrder, Share
 from vitexp.errors import ConfigError
 
 _COMPOSITION, _TURNS = 11, 12  # streams: which sizes an epoch has, and in which order
@@ -77,7 +76,7 @@ class MultiScaleOrder(EpochOrder):
         world_size: int = 1,
         start: tuple[int, int] = (0, 0),
     ) -> None:
-        pairs = scales.pairs(image_size, batch_size, parts=accumulate * world_size)
+        self.pairs = pairs = scales.pairs(image_size, batch_size, parts=accumulate * world_size)
         self.steps = composition(count, pairs, seed)
         if not self.steps:
             raise ConfigError(
@@ -103,15 +102,14 @@ class MultiScaleOrder(EpochOrder):
         """Side of the images of a micro-batch."""
         return self._turn(epoch)[batch // self.accumulate][0]
 
-    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield (batch number in the epoch, positions int64 (b,)) of this rank."""
+    def __iter__(self) -> Iterator[Share]:
         positions = seeding.permutation(self.seed, self.epoch, self.count)
         steps = self._turn(self.epoch)
         starts = [0, *running_sum(images for _, images in steps)]
         for batch in range(self.first_batch, len(self)):
             step, micro = divmod(batch, self.accumulate)
             whole = positions[starts[step] : starts[step + 1]]
-            yield batch, whole.tensor_split(self.accumulate)[micro].tensor_split(self.world_size)[self.rank]
+            yield Share(batch, whole.tensor_split(self.accumulate)[micro].tensor_split(self.world_size)[self.rank])
 
     def _turn(self, epoch: int) -> list[tuple[int, int]]:
         """The steps of an epoch in their order."""

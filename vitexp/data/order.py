@@ -1,6 +1,8 @@
 """The order in which one process sees the samples of each epoch, computed from (seed, epoch, start batch) alone."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,15 +11,65 @@ from vitexp import seeding
 from vitexp.errors import ConfigError, DataError
 
 
-class EpochOrder:
-    """Batches of sample positions, epoch after epoch.
+class Step(Protocol):
+    """What one process takes of a micro-batch: its number in the epoch, and positions int64 (b,) in the split."""
 
-    A global batch of `batch_size` samples is one optimiser step. It is cut into `accumulate` micro-batches, and each
-    micro-batch into `world_size` equal parts, one a process: so the samples of a step do not depend on either number.
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def positions(self) -> Tensor: ...
+
+
+class Share(NamedTuple):
+    """Some samples of a micro-batch, one process's: a `Step` of images that need no more to be said of them."""
+
+    number: int
+    positions: Tensor
+
+
+AnyStep = TypeVar("AnyStep", bound=Step)
+
+
+class Order(ABC, Generic[AnyStep]):
+    """Micro-batches, epoch after epoch.
+
+    A step of the optimiser is cut into `accumulate` micro-batches, and each of them into `world_size` parts, one a
+    process: so the samples of a step do not depend on either number. `__len__` is the number of micro-batches of the
+    full epoch, also when `start`, the (epoch, batch) of a resume, skips some of the first one.
+    """
+
+    def __init__(self, *, seed: int, accumulate: int, rank: int, world_size: int, start: tuple[int, int]) -> None:
+        self.seed, self.accumulate, self.rank, self.world_size = seed, accumulate, rank, world_size
+        self.start_epoch, self.start_batch = start
+        self.epoch = self.start_epoch
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[AnyStep]:
+        """Yield what this rank takes of each micro-batch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Move to an epoch; Lightning calls it before the first batch of each."""
+        self.epoch = epoch
+
+    @property
+    def first_batch(self) -> int:
+        """Where this epoch begins: after a resume within it, at the first batch not yet trained on."""
+        return self.start_batch if self.epoch == self.start_epoch else 0
+
+    def step(self, batch: int) -> int:
+        """Number of a micro-batch over the whole run, the same on every rank: the key of its random draws."""
+        return self.epoch * len(self) + batch
+
+
+class EpochOrder(Order[Share]):
+    """Batches of samples. A global batch of `batch_size` is one optimiser step.
+
     With `drop_last` an epoch is a whole number of global batches; without, every sample comes once, and the last
     parts may be smaller, or empty and left out.
-
-    `__len__` is the number of micro-batches of the full epoch, also when `start` skips some of the first one.
     """
 
     def __init__(
@@ -34,11 +86,8 @@ class EpochOrder:
         start: tuple[int, int] = (0, 0),
     ) -> None:
         require_divisible(batch_size, accumulate, world_size)
-        self.count, self.batch_size, self.accumulate = count, batch_size, accumulate
-        self.seed, self.shuffle, self.drop_last = seed, shuffle, drop_last
-        self.rank, self.world_size = rank, world_size
-        self.start_epoch, self.start_batch = start
-        self.epoch = self.start_epoch
+        super().__init__(seed=seed, accumulate=accumulate, rank=rank, world_size=world_size, start=start)
+        self.count, self.batch_size, self.shuffle, self.drop_last = count, batch_size, shuffle, drop_last
         if count == 0:
             raise DataError(
                 "0 batches an epoch: 0 samples in this split; use a larger set, or another data.val_fraction"
@@ -54,25 +103,11 @@ class EpochOrder:
             return self.count // self.batch_size * self.accumulate
         return -(-self.count // (self.batch_size // self.accumulate))
 
-    def set_epoch(self, epoch: int) -> None:
-        """Move to an epoch; Lightning calls it before the first batch of each."""
-        self.epoch = epoch
-
-    @property
-    def first_batch(self) -> int:
-        """Where this epoch begins: after a resume within it, at the first batch not yet trained on."""
-        return self.start_batch if self.epoch == self.start_epoch else 0
-
     def image_size(self, epoch: int, batch: int) -> int | None:
         """Side of the images of a micro-batch where it has one of its own; here it has none."""
         return None
 
-    def step(self, batch: int) -> int:
-        """Number of a micro-batch over the whole run, the same on every rank: the key of its random draws."""
-        return self.epoch * len(self) + batch
-
-    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield (batch number in the epoch, positions int64 (b,)) of this rank."""
+    def __iter__(self) -> Iterator[Share]:
         positions = torch.arange(self.count)
         if self.shuffle:
             positions = seeding.permutation(self.seed, self.epoch, self.count)
@@ -80,7 +115,7 @@ class EpochOrder:
         for batch in range(self.first_batch, len(self)):
             part = positions[batch * size : (batch + 1) * size].tensor_split(self.world_size)[self.rank]
             if len(part):
-                yield batch, part
+                yield Share(batch, part)
 
 
 def require_divisible(batch_size: int, accumulate: int, world_size: int) -> None:

@@ -1,18 +1,113 @@
-"""Which way images become batches: `data.sampler`."""
+"""The ways in which images become batches, `data.sampler`; detection has its own (box/data.py)."""
 
-from vitexp.data.multiscale import MultiScale
-from vitexp.data.pack.order import Packing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vitexp.data.collation import ImageTransform, Stack
+from vitexp.data.loader import Feed, Loader, Sampling, Source
+from vitexp.data.multiscale import MultiScale, MultiScaleOrder
+from vitexp.data.order import EpochOrder
+from vitexp.data.pack.collation import Pack, PackTransform
+from vitexp.data.pack.order import Packing, PackOrder
+from vitexp.data.source import image_sizes
 from vitexp.errors import ConfigError
 
 SAMPLERS = ("fixed", "multi_scale", "packed")
 
 
-def sampling(*, sampler: str, packing: Packing, multi_scale: MultiScale) -> Packing | MultiScale | None:
-    """The settings in force; None for batches of images of one size.
+class Fixed(Sampling):
+    """Batches of images of one size."""
+
+    def order(self, source: Source, feed: Feed) -> EpochOrder:
+        batches, training = feed.batches, feed.training
+        return EpochOrder(
+            len(source),
+            batches.size,
+            seed=batches.seed,
+            shuffle=training,
+            drop_last=training,
+            accumulate=batches.accumulate,
+            rank=feed.rank,
+            world_size=feed.world_size,
+            start=feed.start,
+        )
+
+    def loader(self, source: Source, feed: Feed) -> Loader[Any, Any, Any]:
+        order = self.order(source, feed)
+        stack = Stack(feed, order, source.labels)
+        return Loader(order, source.reader(order, ImageTransform(feed, order, source), stack), stack.finish)
+
+
+@dataclass(frozen=True)
+class MultiScaled(Fixed):
+    """Training batches of several sizes; evaluation at one."""
+
+    settings: MultiScale
+
+    def order(self, source: Source, feed: Feed) -> EpochOrder:
+        if not feed.training:
+            return super().order(source, feed)
+        batches = feed.batches
+        return MultiScaleOrder(
+            len(source),
+            batches.size,
+            self.settings,
+            image_size=feed.pixels.image_size,
+            seed=batches.seed,
+            accumulate=batches.accumulate,
+            rank=feed.rank,
+            world_size=feed.world_size,
+            start=feed.start,
+        )
+
+    def about(self, source: Source, feed: Feed) -> str:
+        pairs = self.settings.pairs(feed.pixels.image_size, feed.batches.size, parts=feed.batches.accumulate)
+        return ", ".join(f"{images} at {side}" for side, images in pairs) + " pixels"
+
+
+@dataclass(frozen=True)
+class Packed(Sampling):
+    """Each image at its own size, in sequences of tokens."""
+
+    settings: Packing
+
+    def order(self, source: Source, feed: Feed) -> PackOrder:
+        return PackOrder(
+            image_sizes(source, max_pixels=feed.pixels.max_pixels),
+            source.keys,
+            self.settings,
+            image_size=feed.pixels.image_size,
+            seed=feed.batches.seed,
+            training=feed.training,
+            accumulate=feed.batches.accumulate if feed.training else 1,
+            rank=feed.rank,
+            world_size=feed.world_size,
+            start=feed.start,
+        )
+
+    def loader(self, source: Source, feed: Feed) -> Loader[Any, Any, Any]:
+        order = self.order(source, feed)
+        pack = Pack(feed, order, source.labels)
+        return Loader(order, source.reader(order, PackTransform(feed, order, source), pack), pack.finish)
+
+    def about(self, source: Source, feed: Feed) -> str:
+        order = self.order(source, feed)
+        return (
+            f"sequences of {order.length} tokens, {order.per_sequence:.1f} images and {order.padding_rate:.1%} padding "
+            f"each, {self.settings.budget // order.length} a step"
+        )
+
+    def whole(self) -> "Packed":
+        return Packed(replace(self.settings, aspect=0.0))
+
+
+def sampling(*, sampler: str, packing: Packing, multi_scale: MultiScale) -> Sampling:
+    """The one in force.
 
     Raises:
         ConfigError: an unknown sampler.
     """
-    if sampler not in SAMPLERS:
+    ways = {"fixed": Fixed(), "multi_scale": MultiScaled(multi_scale), "packed": Packed(packing)}
+    if sampler not in ways:
         raise ConfigError(f"data.sampler={sampler} is unknown; it is one of {', '.join(SAMPLERS)}; use fixed")
-    return {"fixed": None, "multi_scale": multi_scale, "packed": packing}[sampler]
+    return ways[sampler]

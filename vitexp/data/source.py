@@ -2,72 +2,103 @@
 
 import os
 import weakref
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from vitexp.data.file.image import decode_image, image_size, open_image
+from vitexp.data.file.image import decode_image, image_size, open_image, to_image
+from vitexp.data.file.intact import intact
+from vitexp.data.loader import Batch, Collated, Collation, Sample, Source, Transform
+from vitexp.data.order import AnyStep, Order
+from vitexp.data.pixels import Pixels
+from vitexp.data.reader import FileReader, MemoryReader
 from vitexp.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
-class MemorySource:
-    """Images uint8 (N, C, H, W), labels int64 (N,), and keys int64 (N,): each sample's number in the whole set."""
+class MemorySource(Source):
+    """Images uint8 (N, C, H, W) and labels int64 (N,)."""
 
     images: Tensor
     labels: Tensor
     keys: Tensor
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def subset(self, positions: Tensor) -> Self:
+        return type(self)(self.images[positions], self.labels[positions], self.keys[positions])
 
-    def subset(self, positions: Tensor) -> "MemorySource":
-        """The samples at `positions` (M,), under the keys they have here."""
-        return MemorySource(self.images[positions], self.labels[positions], self.keys[positions])
+    def open(self, position: int, pixels: Pixels) -> Image.Image:
+        return to_image(self.images[position])
+
+    def decode(self, position: int, pixels: Pixels) -> Tensor:
+        return self.images[position]
+
+    def read_sizes(self, max_pixels: int) -> Tensor:
+        return torch.tensor(self.images.shape[-2:]).expand(len(self), 2)
+
+    def reader(
+        self,
+        order: Order[AnyStep],
+        transform: Transform[AnyStep, Sample],
+        collation: Collation[AnyStep, Sample, Collated, Batch],
+    ) -> Iterable[tuple[AnyStep, Collated]]:
+        return MemoryReader(self.images, self.keys, order, transform, collation)
 
 
-@dataclass(frozen=True, eq=False)
-class FileSource:
+class Files(Source):
     """Image files below `root`.
 
     names: bytes (N,), relative to `root`; a NumPy array, because workers would each copy a list of a million strings
-    by counting references. labels: int64 (N,), or bool (N, K) where a photograph has several right answers. keys: as
-    in MemorySource.
+    by counting references.
     """
+
+    root: Path
+    names: np.ndarray
+
+    def path(self, position: int) -> str:
+        """The file at a position."""
+        return os.path.join(self.root, os.fsdecode(self.names[position]))
+
+    def open(self, position: int, pixels: Pixels) -> Image.Image:
+        return open_image(self.path(position), channels=pixels.channels, max_pixels=pixels.max_pixels)
+
+    def decode(self, position: int, pixels: Pixels) -> Tensor:
+        return decode_image(self.path(position), channels=pixels.channels, max_pixels=pixels.max_pixels)
+
+    def read_sizes(self, max_pixels: int) -> Tensor:
+        sizes = [image_size(self.path(position), max_pixels=max_pixels) for position in range(len(self))]
+        return torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)
+
+    def intact(self, pixels: Pixels) -> Self:
+        kept = intact([self.path(position) for position in range(len(self))], pixels, where=self.root)
+        return self if len(kept) == len(self) else self.subset(torch.tensor(kept))
+
+    def reader(
+        self,
+        order: Order[AnyStep],
+        transform: Transform[AnyStep, Sample],
+        collation: Collation[AnyStep, Sample, Collated, Batch],
+    ) -> Iterable[tuple[AnyStep, Collated]]:
+        return FileReader(order, transform, collation)
+
+
+@dataclass(frozen=True, eq=False)
+class FileSource(Files):
+    """Labels are int64 (N,), or bool (N, K) where a photograph has several right answers."""
 
     root: Path
     names: np.ndarray
     labels: Tensor
     keys: Tensor
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def path(self, position: int) -> str:
-        """The file at a position."""
-        return os.path.join(self.root, os.fsdecode(self.names[position]))
-
-    def open(self, position: int, *, channels: int, max_pixels: int) -> Image.Image:
-        """The image at a position by Pillow. Raises DataError."""
-        return open_image(self.path(position), channels=channels, max_pixels=max_pixels)
-
-    def decode(self, position: int, *, channels: int, max_pixels: int) -> Tensor:
-        """The image at a position by the fastest decoder: uint8 (C, H, W). Raises DataError."""
-        return decode_image(self.path(position), channels=channels, max_pixels=max_pixels)
-
-    def sizes(self, max_pixels: int) -> Tensor:
-        """(height, width) of each image, int64 (N, 2), by the headers of the files. Raises DataError."""
-        sizes = [image_size(self.path(position), max_pixels=max_pixels) for position in range(len(self))]
-        return torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)
-
-    def subset(self, positions: Tensor) -> "FileSource":
-        """The files at `positions` (M,), under the keys they have here."""
-        chosen = self.names[positions.numpy()]
-        return FileSource(self.root, chosen, self.labels[positions], self.keys[positions])
+    def subset(self, positions: Tensor) -> Self:
+        names = self.names[positions.numpy()]
+        return replace(self, names=names, labels=self.labels[positions], keys=self.keys[positions])
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,31 +107,28 @@ class CropSource(FileSource):
 
     boxes: Tensor
 
-    def open(self, position: int, *, channels: int, max_pixels: int) -> Image.Image:
+    def open(self, position: int, pixels: Pixels) -> Image.Image:
         left, top, right, bottom = self.boxes[position].tolist()
-        return super().open(position, channels=channels, max_pixels=max_pixels).crop((left, top, right, bottom))
+        return super().open(position, pixels).crop((left, top, right, bottom))
 
-    def decode(self, position: int, *, channels: int, max_pixels: int) -> Tensor:
+    def decode(self, position: int, pixels: Pixels) -> Tensor:
         left, top, right, bottom = self.boxes[position].tolist()
-        return super().decode(position, channels=channels, max_pixels=max_pixels)[:, top:bottom, left:right]
+        return super().decode(position, pixels)[:, top:bottom, left:right]
 
-    def sizes(self, max_pixels: int) -> Tensor:
+    def read_sizes(self, max_pixels: int) -> Tensor:
         return (self.boxes[:, 2:] - self.boxes[:, :2]).flip(1)
 
-    def subset(self, positions: Tensor) -> "CropSource":
-        whole = super().subset(positions)
-        return CropSource(whole.root, whole.names, whole.labels, whole.keys, boxes=self.boxes[positions])
+    def subset(self, positions: Tensor) -> Self:
+        return replace(super().subset(positions), boxes=self.boxes[positions])
 
 
-_sizes: "weakref.WeakKeyDictionary[MemorySource | FileSource, Tensor]" = weakref.WeakKeyDictionary()
+_sizes: "weakref.WeakKeyDictionary[Source, Tensor]" = weakref.WeakKeyDictionary()
 
 
-def image_sizes(source: MemorySource | FileSource, *, max_pixels: int) -> Tensor:
+def image_sizes(source: Source, *, max_pixels: int) -> Tensor:
     """(height, width) of each image as stored, int64 (N, 2); of files by their headers, once. Raises DataError."""
-    if isinstance(source, MemorySource):
-        return torch.tensor(source.images.shape[-2:]).expand(len(source), 2)
     if source not in _sizes:
-        _sizes[source] = source.sizes(max_pixels)
+        _sizes[source] = source.read_sizes(max_pixels)
     return _sizes[source]
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from vitexp.batch import PackedImages
-from vitexp.data.loader import FolderLoader
+from vitexp.data.reader import FileReader
 from vitexp.errors import ConfigError, DataError
 
 MEMORY = ("data=fake", "model=navit_nano", "data.sizes=[96,24,24]", "data.batch_size=16")
@@ -102,7 +102,7 @@ def test_files_at_native_size(data_module, folder):
     words = ("data.packing.resolution.kind=native", "augment.flip_rate=0.0", "data.packing.native=true")
     module = files(data_module, folder, *words)
     loader = module.train_dataloader()
-    assert isinstance(loader, FolderLoader)
+    assert isinstance(loader.reader, FileReader)
     seen = 0
     for split in ("train", "test"):
         for packed, labels in batches(module, split=split):
@@ -113,10 +113,10 @@ def test_files_at_native_size(data_module, folder):
 
 
 def test_workers_change_nothing(data_module, folder, monkeypatch):
-    monkeypatch.setattr("vitexp.data.base._cores", lambda: 1)
+    monkeypatch.setattr("vitexp.data.loader.usable_cores", lambda: 1)
     alone, helped = files(data_module, folder), files(data_module, folder, "data.num_workers=1")
     loader = helped.train_dataloader()
-    assert loader.num_workers == 1
+    assert loader.reader.batches.num_workers == 1
     for epoch in (0, 1):
         loader.sampler.set_epoch(epoch)
         assert equal(list(loader), batches(alone, epoch))

@@ -8,124 +8,48 @@ images: float32 (B, C, H, W) normalised on the training device, 0 where padded. 
 - `truth`, in evaluation only: `labels`, `boxes_xyxy` in original pixels, `area` and `iscrowd`, crowds included.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from vitexp import seeding
 from vitexp.data.box.augment import BoxAugment, Frame
 from vitexp.data.box.source import BoxSource
-from vitexp.data.file.image import decode_image, open_image
-from vitexp.data.loader import ALL_FILES, FolderLoader, Key, _Failure, _Keys
-from vitexp.data.order import EpochOrder
-from vitexp.data.pixels import Pixels
+from vitexp.data.loader import Collation, Feed, Transform
+from vitexp.data.order import Share
 from vitexp.detection.box import to_cxcywh
 from vitexp.detection.padding import padding_of
-from vitexp.errors import DataError
 
 Target = dict[str, Any]
+Example = tuple[Tensor, Target]
 
 
-@dataclass(frozen=True, kw_only=True)
-class BoxFeed:
-    """How a loader turns files into batches.
+class BoxTransform(Transform[Share, Example]):
+    """A sample is an image uint8 (C, h, w) and its target. `augment` is None for training without any."""
 
-    augment: None outside training, and for training without any. square: whether every batch is padded to a square of
-    `pixels.image_size`, for models that take one size only; else to its largest image.
-    """
+    def __init__(self, feed: Feed, source: BoxSource, frame: Frame, augment: BoxAugment | None) -> None:
+        self.feed, self.source, self.frame, self.augment = feed, source, frame, augment
 
-    pixels: Pixels
-    frame: Frame
-    augment: BoxAugment | None
-    training: bool
-    square: bool
-    seed: int
-    device: torch.device
-
-    def finish(self, images: list[Tensor], targets: list[Target]) -> tuple[Tensor, list[Target]]:
-        """Pad, move and normalise."""
-        height, width = self.shape(images)
-        batch = torch.zeros(len(images), self.pixels.channels, height, width, dtype=torch.uint8)
-        for row, image in zip(batch, images, strict=True):
-            row[:, : image.shape[1], : image.shape[2]] = image
-        pixels = self.pixels.normalise(batch.to(self.device, non_blocking=True))
-        padding = padding_of([target["size"] for target in targets], (height, width))
-        if padding is not None:
-            pixels = pixels.masked_fill_(padding[:, None].to(self.device), 0.0)
-        return pixels, targets
-
-    def shape(self, images: list[Tensor]) -> tuple[int, int]:
-        """Height and width of the batch."""
-        if self.square:
-            return self.pixels.image_size, self.pixels.image_size
-        return max(image.shape[1] for image in images), max(image.shape[2] for image in images)
-
-
-class BoxLoader(FolderLoader):
-    """What Lightning takes batches from; the same with any number of workers, none included."""
-
-    def __init__(
-        self, source: BoxSource, order: EpochOrder, feed: BoxFeed, *, num_workers: int, timeout: float
-    ) -> None:
-        self.sampler, self.box_feed = order, feed
-        self.num_workers, self.timeout = num_workers, timeout
-        self.loader = DataLoader(
-            _BoxFiles(source, feed),
-            batch_sampler=_Keys(order),
-            num_workers=num_workers,
-            collate_fn=list,
-            pin_memory=feed.device.type == "cuda",
-            persistent_workers=num_workers > 0 and feed.training,
-            timeout=timeout if num_workers > 0 else 0,
-            generator=torch.Generator(),  # else each iterator draws from the global one
-        )
-
-    def __iter__(self) -> Iterator[Any]:
-        batches: Any = iter(self.loader)
-        while (item := self._next(batches)) is not None:
-            samples: Any = item
-            for sample in samples:
-                if isinstance(sample, _Failure):
-                    raise DataError(f"{sample.message}{ALL_FILES}")
-            images, targets = zip(*samples, strict=True)
-            yield self.box_feed.finish(list(images), list(targets))
-
-
-class _BoxFiles(Dataset[Any]):
-    """Reads one file; lives in the workers."""
-
-    def __init__(self, source: BoxSource, feed: BoxFeed) -> None:
-        self.source, self.feed = source, feed
-
-    def __getitem__(self, key: Key) -> tuple[Tensor, Target] | _Failure:
-        _, epoch, position = key
-        try:
-            return self._train(epoch, position) if self.feed.training else self._evaluate(position)
-        except DataError as error:
-            return _Failure(f"file {position}: {error}")
-
-    def _train(self, epoch: int, position: int) -> tuple[Tensor, Target]:
-        source, pixels, augment = self.source, self.feed.pixels, self.feed.augment
-        if augment is None:
+    def read(self, position: int, *, epoch: int, step: Share) -> Example:
+        if not self.feed.training:
+            return self._evaluate(position)
+        if self.augment is None:
             image, target = self._evaluate(position)
             del target["truth"]
             return image, target
-        seeding.seed_sample(self.feed.seed, epoch, int(source.keys[position]))
-        image = decode_image(source.path(position), channels=pixels.channels, max_pixels=pixels.max_pixels)
+        seeding.seed_sample(self.feed.seed, epoch, int(self.source.keys[position]))
+        image = self.source.decode(position, self.feed.pixels)
         labels, boxes, original = self._objects(position)
         # Boxes refer to the size in the annotations; a file of another resolution is as good.
         stretch = torch.tensor(image.shape[-2:]) / original
-        image, boxes, kept = self.feed.frame.training(image, boxes * stretch.flip(0).repeat(2), augment)
+        image, boxes, kept = self.frame.training(image, boxes * stretch.flip(0).repeat(2), self.augment)
         return image, self._target(position, image, labels[kept], boxes, torch.tensor(image.shape[-2:]))
 
-    def _evaluate(self, position: int) -> tuple[Tensor, Target]:
-        source, pixels = self.source, self.feed.pixels
-        path = source.path(position)
-        image = self.feed.frame.evaluation(open_image(path, channels=pixels.channels, max_pixels=pixels.max_pixels))
+    def _evaluate(self, position: int) -> Example:
+        source = self.source
+        image = self.frame.evaluation(source.open(position, self.feed.pixels))
         labels, boxes, original = self._objects(position)
         rows = source.objects(position)
         target = self._target(position, image, labels, boxes, original)
@@ -151,3 +75,27 @@ class _BoxFiles(Dataset[Any]):
             "image_id": self.source.ids[position],
             "original_size": self.source.sizes[position],
         }
+
+
+class Pad(Collation[Share, Example, tuple[Tensor, list[Target]], tuple[Tensor, list[Target]]]):
+    """Images in the top left corners of a batch as large as its largest, or with `square` as `pixels.image_size`."""
+
+    def __init__(self, feed: Feed, *, square: bool) -> None:
+        self.feed, self.square = feed, square
+
+    def collate(self, samples: Sequence[Example] | Tensor, step: Share) -> tuple[Tensor, list[Target]]:
+        images, targets = zip(*samples, strict=True)
+        side = self.feed.pixels.image_size
+        height, width = (side if self.square else max(image.shape[axis] for image in images) for axis in (1, 2))
+        batch = torch.zeros(len(images), self.feed.pixels.channels, height, width, dtype=torch.uint8)
+        for row, image in zip(batch, images, strict=True):
+            row[:, : image.shape[1], : image.shape[2]] = image
+        return batch, list(targets)
+
+    def finish(self, collated: tuple[Tensor, list[Target]], step: Share) -> tuple[Tensor, list[Target]]:
+        batch, targets = collated
+        pixels = self.feed.pixels.normalise(batch.to(self.feed.device, non_blocking=True))
+        padding = padding_of([target["size"] for target in targets], (batch.shape[2], batch.shape[3]))
+        if padding is not None:
+            pixels = pixels.masked_fill_(padding[:, None].to(self.feed.device), 0.0)
+        return pixels, targets

@@ -1,20 +1,38 @@
 """What detection sets share: the sizes, the loaders, and one photograph as a detector gets it."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from vitexp.data.augment.settings import Augment
-from vitexp.data.base import Batches, ImageData, _cores
+from vitexp.data.base import ImageData
 from vitexp.data.box.augment import BoxAugment, Frame
-from vitexp.data.box.loader import BoxFeed, BoxLoader, Target
+from vitexp.data.box.collation import BoxTransform, Example, Pad, Target
 from vitexp.data.box.source import BoxSource
 from vitexp.data.file.image import open_image
-from vitexp.data.order import EpochOrder
+from vitexp.data.loader import Batches, Feed, Loader, Source
+from vitexp.data.order import Share
 from vitexp.data.pixels import Pixels
+from vitexp.data.sampling import Fixed
 from vitexp.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Boxes(Fixed):
+    """Photographs of one `frame`, padded to a common size; `augment` is None for training without any."""
+
+    frame: Frame
+    augment: BoxAugment | None
+    square: bool
+
+    def loader(self, source: Source, feed: Feed) -> Loader[Any, Any, Any]:
+        assert isinstance(source, BoxSource)
+        order, pad = self.order(source, feed), Pad(feed, square=self.square)
+        reader = source.reader(order, BoxTransform(feed, source, self.frame, self.augment), pad)
+        return Loader(order, reader, pad.finish)
 
 
 class BoxData(ImageData):
@@ -43,49 +61,24 @@ class BoxData(ImageData):
                 "1, and 1 where batches are square; use data.longest=1.0"
             )
         super().__init__(num_classes=num_classes, pixels=pixels, batches=batches, augment=augment)  # type: ignore[arg-type]
-        self.frame = Frame(short=pixels.image_size, longest=round(longest * pixels.image_size), exact=square)
-        self.square = square
-        self.box_augment = augment if isinstance(augment, BoxAugment) else None
+        frame = Frame(short=pixels.image_size, longest=round(longest * pixels.image_size), exact=square)
+        self.sampling = self.boxes = Boxes(frame, augment if isinstance(augment, BoxAugment) else None, square)
 
-    def read_boxes_image(self, path: str | Path) -> tuple[Tensor, Target]:
+    def read_boxes_image(self, path: str | Path) -> Example:
         """A photograph as (image uint8 (C, h, w), target without objects). Raises DataError."""
         image = open_image(path, channels=self.channels, max_pixels=self.pixels.max_pixels)
-        resized = self.frame.evaluation(image)
+        resized = self.boxes.frame.evaluation(image)
         sizes = {"size": torch.tensor(resized.shape[-2:]), "original_size": torch.tensor([image.height, image.width])}
         return resized, sizes
 
-    def batch(self, samples: list[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:
+    def batch(self, samples: list[Example]) -> tuple[Tensor, list[Target]]:
         """Photographs of `read_boxes_image` as one batch, on the CPU."""
-        images, targets = zip(*samples, strict=True)
-        return self._feed(training=False, device=torch.device("cpu")).finish(list(images), list(targets))
+        pad = Pad(replace(self._feed(training=False), device=torch.device("cpu")), square=self.boxes.square)
+        step = Share(0, torch.arange(len(samples)))
+        return pad.finish(pad.collate(samples, step), step)
 
-    def _loader(self, split: str, *, training: bool) -> Any:
-        source: Any = self.source(split)
-        assert isinstance(source, BoxSource)
-        batches = self.batches
-        rank, world_size, device = self._place()
-        order = EpochOrder(
-            len(source),
-            batches.size,
-            seed=batches.seed,
-            shuffle=training,
-            drop_last=training,
-            accumulate=batches.accumulate,
-            rank=rank,
-            world_size=world_size,
-            start=self.start if training else (0, 0),
-        )
-        feed = self._feed(training=training, device=device)
-        workers = min(batches.num_workers, _cores())
-        return BoxLoader(source, order, feed, num_workers=workers, timeout=batches.timeout)
-
-    def _feed(self, *, training: bool, device: torch.device) -> BoxFeed:
-        return BoxFeed(
-            pixels=self.pixels,
-            frame=self.frame,
-            augment=self.box_augment if training else None,
-            training=training,
-            square=self.square,
-            seed=self.seed,
-            device=device,
+    def sample(self, split: str, count: int, *, seed: int) -> NoReturn:
+        raise ConfigError(
+            "an analysis looks at images with a class each and this data set has none; it needs an image set; use"
+            " data=digits, cifar10, cifar100, imagenet or folder"
         )

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from vitexp import seeding
+from vitexp.data.source import Files
 from vitexp.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True, eq=False)
-class BoxSource:
+class BoxSource(Files):
     """Image files below `root`, with objects.
 
     names: bytes (N,), relative to `root`; sizes: (height, width) that boxes refer to, int64 (N, 2); ids: the images'
@@ -53,19 +54,11 @@ class BoxSource:
     crowds: Tensor
     keys: Tensor
 
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def path(self, position: int) -> str:
-        """The file at a position."""
-        return os.path.join(self.root, os.fsdecode(self.names[position]))
-
     def objects(self, position: int) -> slice:
         """Which rows of the flat tables are of the image at a position."""
         return slice(int(self.starts[position]), int(self.starts[position + 1]))
 
     def subset(self, positions: Tensor) -> "BoxSource":
-        """The images at `positions` (M,), under the keys they have here."""
         rows = [torch.arange(int(self.starts[p]), int(self.starts[p + 1])) for p in positions.tolist()]
         counts = torch.tensor([0, *(len(row) for row in rows)])
         flat = torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64)

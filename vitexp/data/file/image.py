@@ -71,6 +71,11 @@ def to_tensor(image: Image.Image) -> Tensor:
     return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
+def to_image(pixels: Tensor) -> Image.Image:
+    """uint8 (C, H, W) as an RGB or L image."""
+    return Image.fromarray(pixels.squeeze(0).numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy())
+
+
 @contextmanager
 def _named(path: str | Path) -> Iterator[None]:
     """Turn what a decoder raises into one DataError that names the file."""

@@ -8,11 +8,13 @@ Every image comes exactly once an epoch. What is longer than a sequence is shown
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vitexp import seeding
+from vitexp.data.order import Order
 from vitexp.data.pack.drop import Drop, kept_counts
 from vitexp.data.pack.first_fit import pack, spread
 from vitexp.data.pack.resolution import Resolution, boxes, grids_of, shrunk
@@ -63,7 +65,20 @@ class Shown:
     shrunk: int
 
 
-class PackOrder:
+class Sequences(NamedTuple):
+    """What one process takes of a micro-batch: positions of images, sequence by sequence; weight: of its mean loss."""
+
+    number: int
+    rows: list[list[int]]
+    weight: float
+
+    @property
+    def positions(self) -> Tensor:
+        """Of all images, in their order."""
+        return torch.tensor([position for row in self.rows for position in row])
+
+
+class PackOrder(Order[Sequences]):
     """Steps of sequences of image positions, epoch after epoch; the same on every rank but for the part it takes.
 
     Args:
@@ -88,11 +103,9 @@ class PackOrder:
         world_size: int = 1,
         start: tuple[int, int] = (0, 0),
     ) -> None:
+        super().__init__(seed=seed, accumulate=accumulate, rank=rank, world_size=world_size, start=start)
         self.sizes, self.keys, self.packing = sizes, keys, packing
-        self.image_size, self.seed, self.training = image_size, seed, training
-        self.accumulate, self.rank, self.world_size = accumulate, rank, world_size
-        self.start_epoch, self.start_batch = start
-        self.epoch = self.start_epoch
+        self.image_size, self.training = image_size, training
         self.length = packing.length
         parts = accumulate * world_size
         if len(sizes) < (parts if training else 1):
@@ -110,31 +123,25 @@ class PackOrder:
     def __len__(self) -> int:
         return self.steps * self.accumulate
 
-    def set_epoch(self, epoch: int) -> None:
-        """Move to an epoch; Lightning calls it before the first batch of each."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[tuple[int, list[list[int]], float]]:
-        """Yield (number of the micro-batch in the epoch, this rank's sequences, the weight of their mean loss)."""
+    def __iter__(self) -> Iterator[Sequences]:
         _, sequences = self.plan(self.epoch)
         if not self.training:
             for batch in range(self.steps):
                 begin, end = (len(sequences) * edge // self.steps for edge in (batch, batch + 1))
                 if own := sequences[begin:end][self.rank :: self.world_size]:
-                    yield batch, own, 1.0
+                    yield Sequences(batch, own, 1.0)
             return
         parts = self.accumulate * self.world_size
         sequences = spread(sequences, at_least=self.steps * parts, multiple=parts)
         units = len(sequences) // parts
-        first = self.start_batch if self.epoch == self.start_epoch else 0
-        for batch in range(first, len(self)):
+        for batch in range(self.first_batch, len(self)):
             step, micro = divmod(batch, self.accumulate)
             begin, end = (units * edge // self.steps for edge in (step, step + 1))
             whole = sequences[begin * parts : end * parts]
             share = (end - begin) * (micro * self.world_size + self.rank)
             own = whole[share : share + end - begin]
             if own:
-                yield batch, own, parts * sum(map(len, own)) / sum(map(len, whole))
+                yield Sequences(batch, own, parts * sum(map(len, own)) / sum(map(len, whole)))
 
     def plan(self, epoch: int) -> tuple[Shown, list[list[int]]]:
         """How each image is shown in an epoch, and the sequences of positions."""
@@ -165,8 +172,11 @@ class PackOrder:
             return Shown(keys, cut, grids, cells, 0)
         seen = torch.empty(len(keys), dtype=torch.float64)
         seen[positions] = epoch + torch.arange(len(keys)).double() / max(len(keys), 1)
-        ends = tuple((share * self.image_size / settings.patch_size) ** 2 for share in self._range())
-        rates = settings.drop.rates(keys, cells=cells, ends=(ends[0], ends[1]), seen=seen)
+        fewest, most = (
+            (share * self.image_size / settings.patch_size) ** 2
+            for share in (settings.resolution.low, settings.resolution.high)
+        )
+        rates = settings.drop.rates(keys, cells=cells, ends=(fewest, most), seen=seen)
         kept = kept_counts(cells, rates)
         long = (kept > self.length).nonzero().flatten().tolist()
         for image in long:
@@ -174,6 +184,3 @@ class PackOrder:
             grids[image] = torch.tensor(grid)
             kept[image] = kept_counts(grids[image].prod(), rates[image])
         return Shown(keys, cut, grids, kept, len(long))
-
-    def _range(self) -> tuple[float, float]:
-        return self.packing.resolution.low, self.packing.resolution.high
