@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
+from vitexp.cli import EXIT_CODES
 from vitexp.config.command import VERBS
 from vitexp.config.compose import compose, options
 from vitexp.config.schema import ALIASES, CHOICES, GROUPS
-from vitexp.help import EXIT_CODES
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()

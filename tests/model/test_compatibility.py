@@ -12,8 +12,8 @@ from vitexp.attention.base import variant_class
 from vitexp.build import build_model, make
 from vitexp.config.compose import compose, conf_dir, options
 from vitexp.errors import ConfigError
-from vitexp.verb.compatibility import FAMILIES, FLAGS, MEAN_POOLING, cell, compatibility, family_of, flags
-from vitexp.verb.compatibility import published_attention as published
+from vitexp.verb.list import FAMILIES, FLAGS, MEAN_POOLING, cell, compatibility, family_of, flags
+from vitexp.verb.list import published_attention as published
 
 SIZE = 32
 ATTENTIONS = options("attention")
@@ -78,7 +78,7 @@ def trains(model):
 @pytest.mark.parametrize("model", MODELS)
 def test_each_pair_trains_or_is_refused_by_name(model, attention):
     family = family_of(model)
-    assert family is not None, f"model={model} belongs to no family of vitexp.verb.compatibility"
+    assert family is not None, f"model={model} belongs to no family of vitexp.verb.list"
     said = cell(family, flags(attention))
     pooled = said == MEAN_POOLING and merged(model, "model").get("pool", "mean") == "mean"
     if said == "yes" or pooled:

@@ -14,8 +14,7 @@ from vitexp.config.compose import compose
 from vitexp.errors import ConfigError, ResourceError
 from vitexp.run import microbatch
 from vitexp.run.folder import find
-from vitexp.run.kept import keeping
-from vitexp.run.microbatch import find_accumulate, kept_bytes, require_findable
+from vitexp.run.microbatch import find_accumulate, keeping, kept_bytes, require_findable
 
 SMALL = [
     "model=vit_nano",

@@ -6,8 +6,7 @@ from omegaconf import OmegaConf
 from vitexp.cli import main
 from vitexp.config.compose import compose, options
 from vitexp.config.schema import REFERENCE
-from vitexp.verb.compatibility import compatibility
-from vitexp.verb.list import print_list, reference
+from vitexp.verb.list import compatibility, print_list, reference
 
 
 @pytest.mark.parametrize("model", options("model"))

@@ -25,7 +25,7 @@ from vitexp.benchmark.work import forward, training_step
 from vitexp.config.command import Command
 from vitexp.config.compose import compose
 from vitexp.machine.memory import free_on
-from vitexp.run.kept import keeping
+from vitexp.run.microbatch import keeping
 
 _TRAINED = ("head", "memory_masked", "memory", "full")
 _TASKS = (1, 4, 10)

@@ -6,16 +6,16 @@ has to run out of it first. (On a CPU, what runs out is killed: there is no erro
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from vitexp.errors import ConfigError, ResourceError
 from vitexp.machine.memory import free_on
-from vitexp.run.kept import keeping
 
 AUTO = "auto"
 # What a step needs beside what it keeps: buffers of kernels, the images themselves, fragmentation.
@@ -86,3 +86,30 @@ def kept_bytes(model: nn.Module, shape: tuple[int, int, int, int]) -> int:
 
 def _divisors(number: int) -> Iterator[int]:
     return (divisor for divisor in range(1, number + 1) if number % divisor == 0)
+
+
+class Kept:
+    """The memory of the tensors that were kept, each storage once."""
+
+    def __init__(self, owned: Iterable[Tensor]) -> None:
+        self._owned = {tensor.untyped_storage()._cdata for tensor in owned}
+        self._kept: dict[int, Tensor] = {}  # the tensors too, so that no other storage gets the number of one
+
+    @property
+    def num_bytes(self) -> int:
+        """Their sum."""
+        return sum(tensor.untyped_storage().nbytes() for tensor in self._kept.values())
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        """The hook: autograd is about to keep this tensor."""
+        if (number := tensor.untyped_storage()._cdata) not in self._owned:
+            self._kept[number] = tensor
+        return tensor
+
+
+@contextmanager
+def keeping(owned: Iterable[Tensor]) -> Iterator[Kept]:
+    """Count what a forward pass inside keeps, `owned` aside, which is there anyway; on any device, meta too."""
+    kept = Kept(owned)
+    with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
+        yield kept
