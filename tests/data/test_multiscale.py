@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vitexp.data.multiscale import MultiScale, MultiScaleOrder, divisible
+from vitexp.data.multiscale import MultiScale, MultiScaleOrder, composition, divisible
 from vitexp.errors import ConfigError
 
 SHIPPED = {"low": 0.625, "high": 1.25, "count": 5, "divisor": 4, "base": "nominal", "multiple": 1}
@@ -52,6 +52,13 @@ def test_batches_are_rounded_down_to_what_devices_and_processes_share():
 
 def test_divisible():
     assert [divisible(value, 32) for value in (160, 200, 240, 280, 10)] == [160, 192, 256, 288, 32]
+    assert divisible(47, 32) == 64, "32 is less than nine tenths of it"
+
+
+def test_the_last_batch_may_fit_exactly():
+    assert composition(10, [(32, 5)], 0) == [(32, 5), (32, 5)]
+    assert composition(9, [(32, 5), (48, 2)], 0)[-1] in ((32, 5), (48, 2))
+    assert 9 - sum(images for _, images in composition(9, [(32, 5), (48, 2)], 0)) < 2
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

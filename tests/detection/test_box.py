@@ -18,6 +18,13 @@ def test_the_two_forms_are_inverses() -> None:
     torch.testing.assert_close(to_cxcywh(torch.tensor([0.0, 0.0, 4.0, 2.0])), torch.tensor([2.0, 1.0, 4.0, 2.0]))
 
 
+def test_any_number_of_dimensions_before_the_last() -> None:
+    flat = to_cxcywh(random_boxes(24))
+    many = flat.view(2, 3, 4, 4)
+    for change in (to_xyxy, to_cxcywh, lambda boxes: to_pixels(boxes, torch.tensor([100, 200]))):
+        assert torch.equal(change(many), change(flat).view(2, 3, 4, 4))
+
+
 def test_pixels_are_width_across_and_height_down() -> None:
     pixels = to_pixels(torch.tensor([[0.5, 0.5, 1.0, 0.5]]), torch.tensor([100, 200]))
     torch.testing.assert_close(pixels, torch.tensor([[0.0, 25.0, 200.0, 75.0]]))

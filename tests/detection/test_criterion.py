@@ -116,3 +116,14 @@ def test_gradients_are_finite_with_and_without_objects() -> None:
         assert logits.grad.isfinite().all()
         assert boxes.grad is not None
         assert boxes.grad.isfinite().all()
+
+
+def test_errors_for_the_log_count_the_last_layer() -> None:
+    targets = [target([0, 1], [[0.5, 0.5, 0.2, 0.2], [0.3, 0.3, 0.1, 0.1]]), target([2], [[0.5, 0.5, 0.2, 0.2]])]
+    answers = torch.tensor([[[0, 1, 3, 3], [2, 3, 3, 3]], [[0, 2, 3, 0], [1, 3, 3, 3]]])  # layers, images, queries
+    logits = torch.nn.functional.one_hot(answers, 4).float()
+    # Layer, image, query, object: in the last layer the first of three is right.
+    matched = torch.tensor([[0, 0, 0, 1, 1, 1], [0, 0, 1, 0, 0, 1], [0, 1, 0, 0, 1, 0], [0, 1, 0, 0, 1, 0]])
+    assert float(class_error(logits, targets, matched)) == pytest.approx(200 / 3)
+    assert float(class_error(logits, targets, matched[:, :3])) == 0, "nothing matched in the last layer"
+    assert float(cardinality_error(logits, targets)) == 0.5  # 3 for 2 objects, 1 for 1

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -47,3 +48,37 @@ def test_two_processes_measure_what_one_does(counts: tuple[int, int], monkeypatc
         values = metric.compute()
         assert float(values["map"]) == pytest.approx(float(expected["map"]), abs=1e-7)
         assert float(values["mar_100"]) == pytest.approx(float(expected["mar_100"]), abs=1e-7)
+
+
+def average(found: list[list[float]], scores: list[float], wanted: list[list[float]]) -> float:
+    """Mean average precision of one image of one class."""
+    metric = precision()
+    zeros = torch.zeros(len(found), dtype=torch.int64)
+    metric.update(
+        [{"boxes": torch.tensor(found), "scores": torch.tensor(scores), "labels": zeros}],
+        [{"boxes": torch.tensor(wanted), "labels": torch.zeros(len(wanted), dtype=torch.int64)}],
+    )
+    values = metric.compute()
+    assert "recall" in values, "the extended summary"
+    return float(values["map"])
+
+
+@pytest.mark.parametrize("width", [50, 55, 60, 65, 70, 75, 80, 85, 90, 95])
+def test_an_overlap_that_is_a_threshold_reaches_it(width: int) -> None:
+    share = average([[0.0, 0.0, float(width), 100.0]], [0.9], [[0.0, 0.0, 100.0, 100.0]])
+    assert share == pytest.approx((width - 45) / 50, abs=1e-6)
+
+
+def test_a_recall_that_is_a_threshold_reaches_it() -> None:
+    """Ten objects, every other detection right: at recall k / 10 the precision is k / (2 k - 1)."""
+    objects = [[100.0 * k, 0.0, 100.0 * k + 50, 50.0] for k in range(10)]
+    found = [box if right else [5000.0, 0.0, 5050.0, 50.0] for box in objects for right in (True, False)]
+    scores = [1 - 0.01 * place for place in range(len(found))]
+    reached = [next(k for k in range(1, 11) if k / 10 >= threshold) for threshold in np.linspace(0, 1, 101)]
+    expected = sum(k / (2 * k - 1) for k in reached) / 101
+    assert average(found, scores, objects) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_fast_evaluation_is_used_without_a_warning() -> None:
+    assert precision()._coco_backend.backend == "faster_coco_eval"
+    assert not precision().warn_on_many_detections

@@ -117,6 +117,8 @@ def test_workers_change_nothing(data_module, folder, monkeypatch):
     alone, helped = files(data_module, folder), files(data_module, folder, "data.num_workers=1")
     loader = helped.train_dataloader()
     assert loader.reader.batches.num_workers == 1
+    assert loader.reader.batches.persistent_workers, "they stay for the next epoch"
+    assert not helped.test_dataloader().reader.batches.persistent_workers
     for epoch in (0, 1):
         loader.sampler.set_epoch(epoch)
         assert equal(list(loader), batches(alone, epoch))

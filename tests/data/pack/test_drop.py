@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vitexp import seeding
-from vitexp.data.pack.drop import Drop, kept_counts, kept_tokens
+from vitexp.data.pack.drop import RATE, Drop, kept_counts, kept_tokens
 from vitexp.errors import ConfigError
 
 COUNT = 100_000
@@ -39,6 +39,9 @@ def test_resolution_dependent():
     line = 0.2 + 0.6 * (cells - 16) / 240
     assert (drawn - line).abs().max() <= 2 * 0.02 + 1e-6
     assert (drawn - line).std() == pytest.approx(0.02 * 0.88, rel=0.02)  # a normal that is cut at 2 deviations
+
+    noise, share = drawn - line, seeding.uniform(KEYS, RATE)
+    assert noise[share.argmax()] > 0.03 > -0.03 > noise[share.argmin()], "a larger draw drops more"
 
 
 def test_schedule():

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vitexp import seeding
 from vitexp.data.pack.drop import Drop
 from vitexp.data.pack.order import Packing, PackOrder
 from vitexp.data.pack.resolution import Resolution
@@ -115,6 +116,12 @@ def test_images_that_are_too_long_are_shrunk_and_counted():
     assert shown.shrunk > 50
     assert sorted(position for row in rows for position in row) == list(range(300))
     assert int(shown.kept.max()) <= 40
+    whole = order(settings=packing(length=4096)).plan(0)[0].grids
+    assert (shown.grids <= whole).all()
+    long = whole.prod(dim=1) > 40
+    assert torch.equal(shown.grids[~long], whole[~long])
+    turned = (shown.grids[long].double() / whole[long]).log().diff(dim=1)
+    assert turned.abs().max() < 0.5, "the aspect stays"
     assert order(settings=packing(length=4096)).plan(0)[0].shrunk == 0
 
 
@@ -133,6 +140,23 @@ def test_evaluation_draws_nothing_and_drops_nothing():
 def test_evaluation_on_several_ranks_is_every_image_once():
     ranks = [order(count=7, training=False, rank=rank, world_size=3) for rank in range(3)]
     assert sorted(position for each in ranks for position in images(each)) == list(range(7))
+
+
+def test_large_images_lose_more_tokens_where_the_resolution_decides():
+    """Sides of 16 to 40 pixels are 16 to 100 cells of 4 x 4: rates from 0.2 to 0.8 on a line, 0.04 around it."""
+    shown, _ = order(count=2000, settings=packing({"kind": "resolution"})).plan(0)
+    cells = shown.grids.prod(dim=1)
+    dropped = 1 - shown.kept / cells
+    line = 0.2 + 0.6 * ((cells - 16) / 84).clamp(0, 1)
+    assert (dropped - line).abs().max() < 0.04 + 0.5 / 12
+    assert (dropped - line).mean().abs() < 0.005
+
+
+def test_draws_are_of_the_seed_in_training_only():
+    keys = [order(seed=seed, training=training).plan(1)[0].keys for training in (True, False) for seed in (1, 2)]
+    assert not torch.equal(keys[0], keys[1])
+    assert torch.equal(keys[2], keys[3])
+    assert torch.equal(keys[0], seeding.sample_keys(1, 1, torch.arange(300)))
 
 
 def test_sizes_of_a_sample_do_not_depend_on_the_rest():

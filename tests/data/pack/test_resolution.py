@@ -48,6 +48,7 @@ def test_what_is_too_long_is_shown_smaller(grid, cells):
     assert rows >= 1
     assert columns >= 1
     assert rows * columns <= cells
+    assert (rows, columns) == {256: (13, 19), 1: (1, 1), 64: (1, 64) if grid[0] == 1 else (64, 1)}[cells]
     assert shrunk((2, 3), 64) == (2, 3)
 
 
