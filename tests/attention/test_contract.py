@@ -71,7 +71,7 @@ def test_samples_do_not_mix(attention, x):
 
 
 def test_heads_must_divide(factory):
-    with pytest.raises(ConfigError, match="num_heads must divide dim; use one of"):
+    with pytest.raises(ConfigError, match=r"num_heads must divide dim; use one of 1, 2, 3$"):
         factory(DIM, 5, grid=GRID)
 
 

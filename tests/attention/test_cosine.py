@@ -153,6 +153,13 @@ def test_chunks_hold_no_map_in_training():
     assert kept_for_the_gradient(build(chunk=64), x, bias) <= kept_for_the_gradient(build(), x, bias) - the_map
 
 
+def test_chunks_have_gradients_that_are_asked_for_by_name():
+    """As analyses ask, without a backward pass over the whole graph."""
+    x = torch.randn(2, 7, DIM, requires_grad=True)
+    gradients = [torch.autograd.grad(build(chunk=chunk)(x).square().sum(), x)[0] for chunk in (0, 4)]
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
+
+
 def test_dropped_weights_drop_again_in_the_gradient():
     attention = build(chunk=4, dropout=0.5).train()
     x = torch.randn(2, 7, DIM, requires_grad=True)

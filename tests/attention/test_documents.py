@@ -7,7 +7,7 @@ import torch
 
 from vitexp.attention import documents
 from vitexp.attention.base import masked_softmax
-from vitexp.attention.documents import FLAT, KERNELS, Documents, choose_kernel
+from vitexp.attention.documents import FLAT, KERNELS, Documents, choose_kernel, split_attention
 from vitexp.errors import ConfigError
 
 ROWS = [[5, 5, 7], [11, 2], [3, 3, 3, 3]]
@@ -78,6 +78,16 @@ def test_kernels_of_a_gpu_equal_the_map(kernel: str) -> None:
     (gradient,) = torch.autograd.grad(read.float().square().sum(), qkv)
     (plain,) = torch.autograd.grad(expected.square().sum(), qkv)
     torch.testing.assert_close(gradient, plain, **close)
+
+
+def test_one_query_an_image_pools_it() -> None:
+    counts = [3, 3, 5, 2, 2]
+    torch.manual_seed(0)
+    k, v, q = (torch.randn(1, HEADS, tokens, WIDTH) for tokens in (sum(counts), sum(counts), len(counts)))
+    read = split_attention(q, k, v, counts, torch.nn.functional.scaled_dot_product_attention)
+    for image, (mine, values) in enumerate(zip(k.split(counts, dim=2), v.split(counts, dim=2), strict=True)):
+        weights = (q[:, :, image, None] @ mine.mT / WIDTH**0.5).softmax(-1)
+        torch.testing.assert_close(read[:, :, image, None], weights @ values)
 
 
 def chosen(asked: str = "auto", device: str = "cpu", **options: bool) -> str:

@@ -163,6 +163,9 @@ def test_minus_infinity_in_the_bias_hides_as_the_mask_does():
     for training in (False, True):
         module.train(training)
         torch.testing.assert_close(module(tokens(), bias=bias), module(tokens(), mask=mask))
+    other = torch.rand(TOKENS, TOKENS, generator=torch.Generator().manual_seed(1)) > 0.4
+    both = module(tokens(), bias=bias, mask=other.fill_diagonal_(True))
+    torch.testing.assert_close(both, module(tokens(), mask=mask & other))
 
 
 def test_nothing_visible_gives_no_nan():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.tiny import conv_stem, tiny_vit
-from vitexp.layer.conv_norm import ConvNorm
+from vitexp.layer.conv_norm import ConvNorm, fused_conv
 
 
 def trained(module: nn.Module) -> nn.Module:
@@ -33,6 +33,23 @@ def test_folded_equals_unfolded(groups, activation):
     folded = brick.conv
     brick.fuse()
     assert brick.conv is folded
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"groups": 2}, {"kernel_size": 3, "stride": 2, "groups": 2}])
+def test_is_a_convolution_that_pads_by_half_its_kernel(options):
+    brick, images = ConvNorm(4, 6, **options).eval(), torch.randn(2, 4, 8, 8)
+    kernel, stride, groups = (options.get(key, 1) for key in ("kernel_size", "stride", "groups"))
+    assert brick.conv.weight.shape == (6, 4 // groups, kernel, kernel)
+    assert brick.conv.bias is None
+    expected = nn.functional.conv2d(images, brick.conv.weight, stride=stride, padding=kernel // 2, groups=groups)
+    torch.testing.assert_close(brick(images), expected / (1 + 1e-5) ** 0.5)
+    assert brick(images).shape == (2, 6, 8 // stride, 8 // stride)
+
+
+def test_a_bias_is_folded_too():
+    conv, norm = nn.Conv2d(3, 4, 3), trained(nn.Sequential(nn.BatchNorm2d(4)))[0]
+    images = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(fused_conv(conv, norm)(images), norm(conv(images)), rtol=1e-5, atol=1e-5)
 
 
 def test_a_model_folds_its_bricks():

@@ -35,6 +35,15 @@ def test_whole_where_gradients_are_wanted(sizes):
     assert sizes == [5]
 
 
+@pytest.mark.parametrize("recorder", ["torch.compiler.is_compiling", "torch.jit.is_tracing"])
+def test_whole_where_the_calls_are_recorded(sizes, monkeypatch, recorder):
+    monkeypatch.setattr(recorder, lambda: True)
+    images = torch.randn(5, 3)
+    with torch.no_grad():
+        assert torch.equal(run(sizes, images), images * 2)
+    assert sizes == [5]
+
+
 def test_no_image(sizes):
     with torch.no_grad():
         assert run(sizes, torch.randn(0, 3)).shape == (0, 3)

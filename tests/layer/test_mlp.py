@@ -4,7 +4,6 @@ import math
 
 import torch
 
-from vitexp.layer.init import xavier_
 from vitexp.layer.mlp import Mlp
 
 
@@ -23,11 +22,10 @@ def test_dropout_only_in_training():
     assert torch.equal(mlp.eval()(x), mlp(x))
 
 
-def test_stacked_projections_start_as_single_ones():
-    single, stacked = torch.nn.Linear(64, 64), torch.nn.Linear(64, 192)
-    xavier_(single)
-    xavier_(stacked, parts=3)
-    bound = math.sqrt(6 / 128)
-    for linear in (single, stacked):
-        assert bound * 0.98 < linear.weight.abs().max().item() <= bound
-        assert linear.bias.abs().max() == 0
+def test_starts_xavier_with_tiny_biases():
+    torch.manual_seed(0)
+    mlp = Mlp(64, 192)
+    bound = math.sqrt(6 / 256)
+    for linear in (mlp.fc1, mlp.fc2):
+        assert 0.98 * bound < linear.weight.abs().max() <= bound
+        assert 0.5e-6 < linear.bias.std() < 1.5e-6

@@ -15,6 +15,8 @@ def test_folded_equals_unfolded_and_has_no_norm() -> None:
     nn.init.normal_(head.linear.bias)
     x = torch.randn(5, 6)
     expected = head.eval()(x)
+    by_hand = (x - head.norm.running_mean) / (head.norm.running_var + 1e-5).sqrt() * head.norm.weight + head.norm.bias
+    torch.testing.assert_close(expected, by_hand @ head.linear.weight.T + head.linear.bias)
     head.fuse()
     torch.testing.assert_close(head(x), expected, rtol=1e-5, atol=1e-6)
     assert sum(p.numel() for p in head.parameters()) == 6 * 4 + 4

@@ -26,12 +26,11 @@ def test_patches_do_not_overlap():
     assert differs.tolist() == [[False, True], [False, False]]
 
 
-@pytest.mark.parametrize(("image_size", "patch_size"), [((30, 32), 4), ((2, 4), 4), ((225, 225), 16)])
-def test_grid_refuses_what_does_not_divide(image_size, patch_size):
-    with pytest.raises(ConfigError, match=f"multiple of {patch_size}; use size="):
+@pytest.mark.parametrize(
+    ("image_size", "patch_size", "sizes"),
+    [((30, 32), 4, (28, 32)), ((2, 4), 4, (4, 8)), ((224, 225), 16, (224, 240)), ((0, 4), 4, (4, 8))],
+)
+def test_grid_refuses_what_does_not_divide(image_size, patch_size, sizes):
+    below, above = sizes
+    with pytest.raises(ConfigError, match=f"multiple of {patch_size}; use size={below} or size={above}$"):
         patch_grid(image_size, patch_size)
-
-
-def test_conv_stem_takes_powers_of_two():
-    with pytest.raises(ConfigError, match="power of two"):
-        conv_stem(6)(in_channels=3, dim=8)

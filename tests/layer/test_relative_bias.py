@@ -168,6 +168,13 @@ def test_table_of_another_window():
     assert resize_table(torch.zeros(48, 2), (4, 4)) is None
 
 
+def test_a_table_has_a_number_for_each_offset():
+    torch.manual_seed(0)
+    module = relative_bias("parameterised", window=(8, 7), num_heads=9, pretrained=(8, 7), hidden_dim=16)
+    assert module.table.shape == (15 * 13, 9)
+    assert module.table.std().item() == pytest.approx(0.02, rel=0.05)
+
+
 def test_unknown_kind():
     with pytest.raises(ConfigError, match=r"use cpb_log, cpb_linear or parameterised"):
         build("none")
