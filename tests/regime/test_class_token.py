@@ -15,6 +15,7 @@ def test_exactly_head_and_class_token_train() -> None:
     model = regime("class_token")(encoder(), num_classes=3)
     assert trainable(model) == NAMES
     assert_only_moves(model, NAMES)
+    assert model(random_images()).shape == (4, 3)
 
 
 def test_the_published_count() -> None:

@@ -55,5 +55,8 @@ def test_another_base_or_width_is_refused(tmp_path: Path) -> None:
     adapter, _ = trained_task(tmp_path, "a", encoder())
     with pytest.raises(CheckpointError, match="fingerprint"):
         joined(encoder(seed=5), [adapter])
-    with pytest.raises(CheckpointError, match="base has 3 layers of width 16"):
+    with pytest.raises(CheckpointError, match=r"has \(2, 5, 16\) memory, and the base has 3 layers of width 16"):
         joined(encoder(depth=3), [adapter])
+    write_adapter(tmp_path / "other.safetensors", {"tasks.0.gate": torch.ones(1)}, adapter.about)
+    with pytest.raises(CheckpointError, match="has gate, and the base has 2 layers"):
+        joined(encoder(), [read_adapter(tmp_path / "other.safetensors")])

@@ -48,3 +48,10 @@ def test_errors_say_what_to_type(tmp_path: Path) -> None:
         regime("extension", earlier=[str(first.path)], memory_norm=False)(encoder(), num_classes=3)
     with pytest.raises(CheckpointError, match="holds no adapter"):
         regime("extension", earlier=[str(tmp_path / "none")])(encoder(), num_classes=3)
+
+
+def test_the_new_task_has_its_rates(tmp_path: Path) -> None:
+    earlier, _ = trained_task(tmp_path, "a", encoder())
+    model = regime("extension", earlier=[str(earlier.path)], lr_scale={"memory": 3.0})(encoder(), num_classes=3)
+    assert model.rates.keys() == NAMES
+    assert model.rates["tasks.1.memory"][0] == 3.0

@@ -96,6 +96,22 @@ def test_memory_keys_computed_once_give_the_same(name: str, attention: str) -> N
     assert (model.train()(images) - fresh).abs().max() > 1e-3, "what was computed once is forgotten in training"
 
 
+def test_a_single_memory_token_is_read() -> None:
+    model, images = regime("memory", num_tokens=1, std=1.0)(encoder(), num_classes=5), random_images()
+    before = model(images)
+    with torch.no_grad():
+        model.blocks[0].memory.neg_()
+    assert (model(images) - before).abs().max() > 1e-3
+
+
+def test_kept_keys_are_what_attention_reads() -> None:
+    block = regime("memory", std=1.0)(encoder(), num_classes=5).blocks[0]
+    block.fuse()
+    assert block._context() == (block.cached_k, block.cached_v)
+    block.forget()
+    torch.testing.assert_close(block._context(), block.norm1(block.memory[None]))
+
+
 def test_every_token_sees_the_memory() -> None:
     """The negative control of masked memory."""
     base = encoder()
