@@ -141,7 +141,7 @@ def _backbone(model: nn.Module) -> nn.Module:
 
 
 def _narrow(cfg: DictConfig) -> Any:
-    """What makes a new model as narrow as the pruned one whose weights it gets; None if it was not pruned."""
+    """The function that makes a model as narrow as the pruned one whose weights it gets; None if it was not pruned."""
     if cfg.get("pruned") is None and cfg.checkpoint is not None:
         text = read_metadata(cfg.checkpoint).get("pruned")
         if text is not None:
@@ -212,7 +212,7 @@ def build_trainer(
 
 
 def _environment() -> list[Any]:
-    """How the processes of a run find each other where SLURM is.
+    """The plugin by which the processes of a run find each other where SLURM is.
 
     Lightning takes a job for one process a device by the job's variables; here only what `srun` has started so is, and
     a single process starts the others as everywhere else. Queueing again is ours (slurm.py).

@@ -1,4 +1,4 @@
-"""What a part of an experiment offers: the six kinds of parts, then what a part may offer besides.
+"""The contracts of an experiment's parts: the six kinds of parts, then what a part may offer besides.
 
 A part follows its protocol by having the methods; it inherits nothing from here. The small protocols that begin with
 `Supports` or `Has` are found by `isinstance`, which looks for the names and not for their values: a part that cannot do
@@ -50,7 +50,7 @@ class Model(Protocol):
 
 
 class Regime(Protocol):
-    """What of a model trains. Applied once, behind the loading of weights and before the optimizer is built."""
+    """The choice of what trains in a model, applied once, after loading weights and before the optimizer is built."""
 
     def __call__(self, model: nn.Module, *, num_classes: int) -> nn.Module:
         """The model, changed in place or wrapped; its parameters with `requires_grad` train."""
@@ -144,7 +144,7 @@ class SupportsPacks(HasGrid, SupportsFeatures, Protocol):
     """A model that takes images of any sizes in sequences of tokens: its `forward` takes `PackedImages` too."""
 
     def read(self, images: PackedImages) -> Tensor:
-        """What the head reads of each image: (images, D)."""
+        """The features of each image that the head reads: (images, D)."""
 
     def kernel_for(self, device: torch.device, *, half: bool = False) -> str:
         """The kernel of attention within packed sequences."""

@@ -1,4 +1,4 @@
-"""What a user did that vitexp cannot do, by the exit code that a script can branch on."""
+"""Errors that are the user's to mend, by the exit code that a script can branch on."""
 
 from importlib.util import find_spec
 

@@ -13,7 +13,7 @@ MAX_BYTES = 64 * 2**20
 
 
 def read_json(file: Path, kind: type[T], *, error: type[VitexpError], advice: str, max_bytes: int = MAX_BYTES) -> T:
-    """What a file holds.
+    """The JSON value in a file.
 
     Args:
         file: where it is.
@@ -38,7 +38,7 @@ def read_json(file: Path, kind: type[T], *, error: type[VitexpError], advice: st
 
 
 def parse_json(text: str, kind: type[T], *, source: str, error: type[VitexpError], advice: str) -> T:
-    """What a text holds; arguments and errors as of `read_json`, `source` says where it is from."""
+    """The JSON value in a text; arguments and errors as of `read_json`, `source` says where it is from."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as reason:

@@ -1,4 +1,4 @@
-"""What every analysis is: numbers from a model and a few images, a table of them, a picture, a few headline values."""
+"""An analysis makes numbers from a model and a few images: a table, a picture, a few headline values."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is looked at.
+    """The model and the images that an analysis looks at.
 
     Attributes:
         model: in any mode, on the device of the images.

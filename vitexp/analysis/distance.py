@@ -80,7 +80,7 @@ class Distance(Analysis):
 
 
 class Cells:
-    """Where the tokens of a map stand in the image.
+    """The places of a map's tokens in the image.
 
     A map over the whole grid has its cells after `num_prefix` other tokens; a window's tokens are a square of the
     grid, whose cells are as wide as all windows together cover the image; each of MobileViT's sets covers all of it.

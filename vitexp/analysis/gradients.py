@@ -1,4 +1,4 @@
-"""How long the gradient of the loss is in each block, without a trace in the model: no `.grad`, no changed flag."""
+"""The length of the loss's gradient in each block, without a trace in the model: no `.grad`, no changed flag."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What a model's attentions and blocks do while it runs, shown to a consumer as it happens and kept nowhere.
+"""The attention maps and block outputs of a model while it runs, shown to a consumer and kept nowhere.
 
 The model runs as it always does, by its fused kernels: each attention that has a map computes it once more, by the
 contract's `maps`, and hands it on. So no model and no attention carries a flag, and memory holds one map at a time.

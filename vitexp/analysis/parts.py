@@ -1,4 +1,4 @@
-"""When a model is inside an attention and when inside an MLP, on the way forward and on the way back."""
+"""Marks for when a model is inside an attention and when inside an MLP, forward and backward."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager

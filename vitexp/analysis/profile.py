@@ -1,4 +1,4 @@
-"""Where the run time goes (Liu et al., "EfficientViT", 2023, section 2.1, Fig. 2 and 3), by torch.profiler.
+"""The shares of the run time (Liu et al., "EfficientViT", 2023, section 2.1, Fig. 2 and 3), by torch.profiler.
 
 Of a forward, or of one with the gradients of the loss behind it, in evaluation.
 

@@ -1,4 +1,4 @@
-"""What tokens read in an image: attention rollout (Abnar and Zuidema, 2020) and the maps of one block's heads.
+"""The parts of an image that tokens read: rollout (Abnar and Zuidema, 2020) and the maps of one block's heads.
 
 Rollout: heads averaged, the identity added for the residual path, rows divided by their sum, blocks multiplied from
 the first to the last. Read from the class token where there is one, else averaged over all tokens. Where a model mixes

@@ -28,7 +28,7 @@ from vitexp.errors import ConfigError
 
 @dataclass
 class Alike:
-    """What was summed: of the maps by name (blocks, and heads within each block) and of the blocks' output tokens."""
+    """The sums over images: of the maps by name (blocks, and heads in each block) and of the blocks' output tokens."""
 
     blocks: dict[str, CosineSums] = field(default_factory=dict)
     heads: dict[str, dict[int, CosineSums]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Which channels of Q/K, V and FFN each block needs (Liu et al., "EfficientViT", 2023, section 2.3, Fig. 5).
+"""The channels of Q/K, V and FFN that each block needs (Liu et al., "EfficientViT", 2023, section 2.3, Fig. 5).
 
 Importance of a channel: the square of dL/dgate, averaged over batches. Rounds of pruning take the least important
 channels of the whole model until its multiply-accumulates meet the round's share, and score again. The paper gives no
@@ -26,7 +26,7 @@ PARTS = {"qk": "queries and keys", "v": "values", "hidden": "FFN hidden"}
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a round keeps: gates at 1 or 0, the share of multiply-accumulates asked for and the one left."""
+    """The result of a round: gates at 1 or 0, the share of multiply-accumulates asked for and the one left."""
 
     gates: Gates
     asked: float

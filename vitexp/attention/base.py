@@ -1,4 +1,4 @@
-"""What every attention variant over a whole map shares: projections, the call, and the contract's flags.
+"""The base of every attention variant over a whole map: projections, the call, and the contract's flags.
 
 A variant is built by `variant(dim, num_heads, *, grid=None)` and called by `forward(x, *, context=None, mask=None,
 bias=None)`. Shapes: B batch, N tokens, M context tokens, H heads, d = D / H.

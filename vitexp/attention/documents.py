@@ -31,7 +31,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Documents:
-    """Which tokens of x (B, N, D) may attend each other: those of one image.
+    """The tokens of x (B, N, D) that may attend each other: those of one image.
 
     Args:
         kernel: one of `KERNELS`.

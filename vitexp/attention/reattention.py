@@ -133,7 +133,7 @@ def _mixed(theta: Tensor, bias: Tensor, maps: Tensor) -> Tensor:
 
 
 def _hidden(mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
-    """Where no weight may be: the mask's False and the bias's -inf."""
+    """The places without a weight: the mask's False and the bias's -inf."""
     if bias is None:
         return None if mask is None else ~mask
     infinite = torch.isneginf(bias)

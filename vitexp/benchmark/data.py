@@ -81,7 +81,7 @@ def seconds_an_image(stream: Iterator[tuple[Tensor, Tensor]], *, at_least: float
 
 
 def pillow_loader(source: MemorySource, pixels: Pixels, batch_size: int, *, workers: int) -> Iterable[Any]:
-    """What tutorials train CIFAR with: torchvision's transforms on Pillow images, shuffled batches."""
+    """The loader that tutorials train CIFAR with: torchvision's transforms on Pillow images, shuffled batches."""
     return DataLoader(
         _PillowImages(source, pixels),
         batch_size=batch_size,

@@ -1,4 +1,4 @@
-"""Where and in what arithmetic a benchmark runs: as Lightning would choose for the same command."""
+"""The device and the arithmetic of a benchmark: as Lightning would choose for the same command."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -35,7 +35,7 @@ def precision_of(cfg: DictConfig) -> str:
 
 
 def autocast(cfg: DictConfig) -> AbstractContextManager[Any]:
-    """What Lightning puts around the model for `precision=`."""
+    """The context that Lightning puts around the model for `precision=`."""
     word = precision_of(cfg)
     if not word.endswith("-mixed"):
         return nullcontext()

@@ -1,4 +1,4 @@
-"""What a benchmark has measured, ready to print."""
+"""The measurements of a benchmark, ready to print."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the pictures of a detection run are made of: a training batch, detections, the decoder's gaze, query boxes."""
+"""The pictures of a detection run: a training batch, detections, the decoder's attention, query boxes."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a frozen model makes of the images, computed once: what trains beside it then trains on that.
+"""The features of a frozen model, computed once: the parts that train beside it then train on them.
 
 Only where nothing random stands before it: no augmentation, and the frozen part in eval mode. Then the result is that
 of training on images, up to the rounding of sums in other batches, and a step costs what its trained part costs.
@@ -49,7 +49,7 @@ class Embed(Callback):
 
 
 def embed(model: Any, batches: Any, *, count: int, room_for: int) -> tuple[Tensor, Tensor]:
-    """What the frozen part of `model` makes of the images of `batches` (count, F), and their labels, in eval mode.
+    """Features (count, F) of the images of `batches` by the frozen part of `model`, in eval mode, and the labels.
 
     Args:
         model: of a regime with `cache`: `embed_frozen(images)` gives (B, F).

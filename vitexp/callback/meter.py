@@ -1,4 +1,4 @@
-"""Where the time of a run goes: in steps, in waiting for data, in evaluation. Counters; the caller has the clock."""
+"""The time of a run in steps, in waiting for data, in evaluation. Counters only: the caller has the clock."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Reading:
     images: int = 0
 
     def since(self, earlier: "Reading") -> "Reading":
-        """What came after `earlier`."""
+        """The time since `earlier`."""
         return Reading(
             self.stepping - earlier.stepping,
             self.waiting - earlier.waiting,

@@ -1,4 +1,4 @@
-"""What the pictures of a run are made of: one training batch, the confusion matrix, the most confident mistakes."""
+"""The pictures of a run: one training batch, the confusion matrix, the most confident mistakes."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a run shows while it works: a live line on a terminal, plain lines elsewhere, nothing if quiet.
+"""The progress of a run: a live line on a terminal, plain lines elsewhere, nothing if quiet.
 
 A step costs two clock readings and a few additions; drawing, and reading the loss off the device, happen by time, a few
 times a second. Lightning's own bars draw and convert every metric at every step, which is most of a small model's time.

@@ -1,4 +1,4 @@
-"""When a run is saved, and how it stops: only at points from which it can go on bit for bit.
+"""Saving and stopping a run, only at points from which it can go on bit for bit.
 
 A safe point is (a) after an optimizer step that is not the epoch's last batch, (b) the end of a training epoch, after
 its validation (reliability.md, design B; Lightning's loop counters resume exactly from these and only these).

@@ -22,7 +22,7 @@ class SharedNorms(Callback):
         self._epoch = -1
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What is validated is what is saved."""
+        """Average the norms before a validation, so that the weights validated are those saved."""
         self._share(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

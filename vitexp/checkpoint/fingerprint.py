@@ -1,4 +1,4 @@
-"""What a set of tensors is, as one word: to know a frozen base, or a task, again."""
+"""A set of tensors as one word, to know a frozen base, or a task, again."""
 
 import hashlib
 from collections.abc import Mapping

@@ -19,7 +19,7 @@ _SHOWN = 4  # names of each side in an error
 
 
 class Loadable(Protocol):
-    """What loading reads off a model, besides its state dict.
+    """The attributes that loading reads off a model, besides its state dict.
 
     Attributes:
         family: there is a module `vitexp.checkpoint.names.<family>` with the foreign names.
@@ -99,7 +99,7 @@ def _names_module(model: Any) -> Any:
 
 
 def _origin(model: Loadable, tensors: Tensors, source: str | Path) -> Origin | None:
-    """Who named the tensors; None for our own names."""
+    """The origin of the tensors' names; None for our own."""
     expected = model.state_dict().keys()
     origins: tuple[Origin, ...] = _names_module(model).ORIGINS
     found = next((origin for origin in origins if origin.fits(list(tensors))), None)

@@ -1,4 +1,4 @@
-"""How a foreign naming of tensors is described: who writes it, how it is told, how it becomes ours.
+"""A foreign naming of tensors: its author, the mark it is told by, its translation into ours.
 
 `vitexp/checkpoint/names/<family>.py` lists the origins of a model family in `ORIGINS`, the first that fits is taken,
 and offers `to_timm(tensors)`. A model names its family, so a new model brings a new file and edits none.

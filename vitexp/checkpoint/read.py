@@ -53,7 +53,7 @@ def read_tensors(source: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]
 
 
 def read_metadata(source: str | Path) -> dict[str, str]:
-    """What a local safetensors file says of itself, read without its tensors; empty for any other source."""
+    """The metadata of a local safetensors file, read without its tensors; empty for any other source."""
     path = Path(source).expanduser()
     if path.suffix != ".safetensors" or not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""What the user asked for, as the verbs receive it."""
+"""The command of the user, as the verbs receive it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -218,7 +218,7 @@ def _no_other_hydra() -> Iterator[None]:
 
 
 def _choose(choices: Sequence[str], extra: Sequence[Path]) -> DictConfig:
-    """What Hydra composes for the choices of options, without the values: most of the time that composing takes."""
+    """The composition by Hydra for the choices of options, without the values: most of the time of composing."""
     files = [path.stat() for root in (conf_dir(), *extra) for path in root.glob("**/*.yaml")]
     return copy.deepcopy(
         _compose(tuple(choices), tuple((file.st_ino, file.st_mtime_ns, file.st_size) for file in files))

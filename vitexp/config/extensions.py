@@ -104,7 +104,7 @@ def _installed(path: tuple[str, ...]) -> dict[str, Path]:
 
 
 def folders(config_dirs: Iterable[str | Path]) -> list[Path]:
-    """Where options are besides vitexp's own: the folders of --config-dir, then those of installed packages.
+    """The folders of options besides vitexp's own: those of --config-dir, then those of installed packages.
 
     Raises:
         ConfigError: one of --config-dir is no folder.
@@ -164,7 +164,7 @@ def _load(target: str) -> Callable[..., Any]:
 
 
 def how_to_trust(target: str) -> str:
-    """Why a target is refused and what the user may type to trust it; empty for names that nobody should trust so."""
+    """The words that a user may type to trust a refused target; empty for names that nobody should trust so."""
     package, names = target.partition(".")[0], trusted()
     if any(_within(target, name) for name in names):
         return f"{package} is trusted, and this is defined elsewhere; name it where it is defined"

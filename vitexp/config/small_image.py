@@ -17,12 +17,12 @@ def patch_size(published: int, image_size: int) -> int:
 
 
 def published(value: object, otherwise: object) -> object:
-    """What the model's file says of its published weights, or `otherwise` where it says nothing."""
+    """The figure that the model's file states of its published weights, or `otherwise` where it states none."""
     return otherwise if value is None else value
 
 
 def tokens(image_size: int, patch_size: int, images: int) -> int:
-    """How many tokens `images` square images of `image_size` have together."""
+    """The number of tokens that `images` square images of `image_size` have together."""
     return int(images) * max(image_size // patch_size, 1) ** 2
 
 

@@ -1,4 +1,4 @@
-"""What a configuration may call: a configuration is data, perhaps a stranger's.
+"""The names that a configuration may call: a configuration is data, perhaps a stranger's.
 
 `_target_` may name a class of the packages below, a function of a regime or a schedule, or one of a few torch and
 optimizer names: by the place where it is defined, so that `vitexp.cli.os.system` is no way round. To that comes what
@@ -69,7 +69,7 @@ def require_known(node: Any, *, trust: bool) -> None:
 
 
 def whitelist(node: Any) -> list[str]:
-    """What Hydra 1.4 may call for a node that `require_known` let through, and the classes of what that returns."""
+    """The names that Hydra 1.4 may call for a node that `require_known` let through, and the classes of the results."""
     named = dict.fromkeys(targets(node))
     beside = dict.fromkeys(f"{target.rpartition('.')[0]}.*" for target in named if "." in target)
     return [*named, *beside, *(f"vitexp.{package}.*" for package in PACKAGES)]

@@ -1,4 +1,4 @@
-"""What a configuration from a stranger may not do: name secrets, read the environment, make Hydra run code, swell.
+"""Limits on a stranger's configuration: no secrets, no environment, no code of Hydra's, no swelling.
 
 `vitexp.config.targets` looks at what it names to be called. Nothing here imports torch.
 """

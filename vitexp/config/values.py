@@ -1,4 +1,4 @@
-"""What value a key may have: the type that its shipped value has, and its range or choices; each mistake is named."""
+"""The values that a key may have: the type of its shipped value, its range or choices; each mistake is named."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What all image sets share: the settings, the splits, and the loaders that Lightning asks for.
+"""The base of all image sets: the settings, the splits, and the loaders that Lightning asks for.
 
 train is what a run learns from, val is held out of it for choices, test is looked at once at the end. Which samples
 are held out is fixed for each set (split.py), never by the run's seed.
@@ -60,7 +60,7 @@ class ImageData(LightningDataModule):
         raise NotImplementedError
 
     def absent(self, split: str) -> str:
-        """What to say when a split that does not exist is asked for."""
+        """The sentence for when a split that does not exist is asked for."""
         return f"this data set has no {split} images"
 
     @property
@@ -127,7 +127,7 @@ class ImageData(LightningDataModule):
         return len(self.sampling.order(self.source("train"), self._feed(training=True))) // self.batches.accumulate
 
     def about_batches(self) -> str:
-        """What is special about the training batches, in a line for the header; empty where nothing is."""
+        """A line for the header on what is special about the training batches; empty where nothing is."""
         return self.sampling.about(self.source("train"), self._feed(training=True))
 
     def setup(self, stage: str | None = None) -> None:

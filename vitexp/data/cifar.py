@@ -42,7 +42,7 @@ CIFAR100 = Archive(
 
 
 class Cifar(ImageData):
-    """What both sets share: where they are, and how a part is split. `data.root` holds the set's folder, or is it."""
+    """The base of both sets: their place and their splits. `data.root` holds the set's folder, or is it."""
 
     def __init__(
         self,

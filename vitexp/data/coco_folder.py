@@ -37,7 +37,7 @@ _SPLITS = {
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a split is: `file` is a JSON, or a folder of YOLO labels."""
+    """The place of a split: `file` is a JSON, or a folder of YOLO labels."""
 
     file: Path
     images: Path

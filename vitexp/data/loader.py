@@ -101,7 +101,7 @@ class Collation(ABC, Generic[AnyStep, Sample, Collated, Batch]):
 
     @abstractmethod
     def collate(self, samples: Sequence[Sample] | Tensor, step: AnyStep) -> Collated:
-        """Where samples are made: in a worker, if they are files."""
+        """Make a batch of samples; called in a worker, if they are files."""
 
     @abstractmethod
     def finish(self, collated: Collated, step: AnyStep) -> Batch:
@@ -144,7 +144,7 @@ class Source(ABC):
         transform: Transform[AnyStep, Sample],
         collation: Collation[AnyStep, Sample, Collated, Batch],
     ) -> Iterable[tuple[AnyStep, Collated]]:
-        """What is collated, step by step."""
+        """The steps of collating."""
 
 
 class Loader(Generic[AnyStep, Collated, Batch]):
@@ -176,14 +176,14 @@ class Sampling(ABC):
 
     @abstractmethod
     def order(self, source: Source, feed: Feed) -> Order[Any]:
-        """Which samples come when."""
+        """The order of the samples."""
 
     @abstractmethod
     def loader(self, source: Source, feed: Feed) -> Loader[Any, Any, Any]:
         """The batches."""
 
     def about(self, source: Source, feed: Feed) -> str:
-        """What is special about the training batches, in a line for the header; empty where nothing is."""
+        """A line for the header on what is special about the training batches; empty where nothing is."""
         return ""
 
     def whole(self) -> "Sampling":

@@ -12,7 +12,7 @@ from vitexp.errors import ConfigError, DataError
 
 
 class Step(Protocol):
-    """What one process takes of a micro-batch: its number in the epoch, and positions int64 (b,) in the split."""
+    """The share of one process in a micro-batch: its number in the epoch, and positions int64 (b,) in the split."""
 
     @property
     def number(self) -> int: ...
@@ -57,7 +57,7 @@ class Order(ABC, Generic[AnyStep]):
 
     @property
     def first_batch(self) -> int:
-        """Where this epoch begins: after a resume within it, at the first batch not yet trained on."""
+        """The first batch of this epoch: after a resume within it, the first one not yet trained on."""
         return self.start_batch if self.epoch == self.start_epoch else 0
 
     def step(self, batch: int) -> int:

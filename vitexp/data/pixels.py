@@ -65,5 +65,5 @@ class Pixels:
 
     @property
     def mean_colour(self) -> list[float]:
-        """What erased boxes and the outside of turned images show: mean, as whole numbers in 0..255."""
+        """The colour of erased boxes and of the outside of turned images: mean, as whole numbers in 0..255."""
         return [float(round(255 * value)) for value in self.mean]

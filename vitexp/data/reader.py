@@ -22,7 +22,7 @@ CHUNK = 1024
 
 
 class MemoryReader(Generic[AnyStep, Sample, Collated, Batch]):
-    """What is collated of images (N, C, H, W) in memory with keys (N,), augmented many at a time; no workers."""
+    """A reader of images (N, C, H, W) in memory with keys (N,), augmented many at a time; no workers."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class MemoryReader(Generic[AnyStep, Sample, Collated, Batch]):
 
 
 class FileReader(Generic[AnyStep, Sample, Collated, Batch]):
-    """What is collated of image files, by workers; the same with any number of them, none included.
+    """A reader of image files, by workers; the same with any number of them, none included.
 
     A file that cannot be read is a DataError that names it.
     """
@@ -123,7 +123,7 @@ class FileReader(Generic[AnyStep, Sample, Collated, Batch]):
 
 @dataclass(frozen=True)
 class _Failure:
-    """What a worker hands back for a file it cannot read; an exception would arrive wrapped in its traceback."""
+    """A file that a worker cannot read, handed back; an exception would arrive wrapped in its traceback."""
 
     message: str
 

@@ -1,4 +1,4 @@
-"""Which samples are held out: fixed for a data set, stratified by class, the same for every run and every seed."""
+"""The samples that are held out: fixed for a data set, stratified by class, the same for every run and seed."""
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ def hold_out(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
 
 
 def _quotas(sizes: Tensor, fraction: float) -> Tensor:
-    """How many of each class are held out: int64, shape of `sizes`."""
+    """The number held out of each class: int64, shape of `sizes`."""
     shares = sizes.double() * fraction
     quotas = shares.floor().long()
     missing = round(float(shares.sum())) - int(quotas.sum())

@@ -112,7 +112,7 @@ class Denoising(nn.Module):
         return criterion.weigh(criterion.parts(*found, [wanted], matched))
 
     def _real(self, targets: Sequence[Target]) -> Tensor:
-        """Which slots hold an object: (B, N)."""
+        """True where a slot holds an object: (B, N)."""
         device = targets[0]["labels"].device
         counts = torch.tensor([len(target["labels"]) for target in targets], device=device)
         slots = torch.arange(max(int(counts.max()), 1), device=device)

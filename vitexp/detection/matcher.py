@@ -1,4 +1,4 @@
-"""Which prediction answers for which object: the one-to-one assignment of least cost (DETR, section 3.1, equation 1).
+"""The one-to-one assignment of predictions to objects at the least cost (DETR, section 3.1, equation 1).
 
 The cost of a pair is minus the probability of the object's class, plus the L1 distance of the boxes, minus their
 generalised IoU, each with its weight. All decoder layers and images are one tensor of costs in fp32, moved to the CPU
@@ -67,7 +67,7 @@ class Matcher:
         return cost.nan_to_num(_HUGE, posinf=_HUGE, neginf=-_HUGE)
 
     def _class_costs(self, logits: Tensor) -> Tensor:
-        """What each class would cost a query: (L, B, Q, K + 1)."""
+        """The cost of each class for a query: (L, B, Q, K + 1)."""
         if not self.focal:
             return -logits.softmax(-1)
         share = logits.sigmoid()

@@ -1,4 +1,4 @@
-"""What a position relative to another adds to the score of the two, for every pair of cells of a window.
+"""The bias that a relative position adds to the score of two cells, for every pair of cells of a window.
 
 Liu et al., "Swin Transformer V2" (CVPR 2022), section 3.3. `cpb_log` and `cpb_linear` ask a small net for each offset,
 so that any window size has its bias; `parameterised` learns a number for each offset (Swin V1). Not in the paper but in
@@ -152,7 +152,7 @@ def pair_index(window: Size) -> Tensor:
 
 
 def offset_coordinates(window: Size, pretrained: Size, log_spaced: bool) -> Tensor:
-    """What the net reads of each offset, (offsets, 2). A window of one cell has the offset 0 only."""
+    """The coordinates of each offset that the net reads, (offsets, 2). A window of one cell has the offset 0 only."""
     axes = []
     for side, trained in zip(window, pretrained, strict=True):
         u = torch.arange(1 - side, side, dtype=torch.float32) / max(trained - 1, 1)

@@ -1,4 +1,4 @@
-"""What this machine has to spare."""
+"""The memory that this machine has to spare."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which process of a run this is, who started it, and that none outlives the one that did.
+"""The rank of this process in a run and who started it; no process outlives the one that started it.
 
 Further devices have a process each. Lightning's, which the first one starts, know LOCAL_RANK; `torchrun` and `srun`
 start all of them, and say so in their own variables.
@@ -21,7 +21,7 @@ def is_first() -> bool:
 
 
 def started() -> int | None:
-    """How many processes `torchrun` or `srun` has started for this run; None if the first one starts the others."""
+    """The number of processes that `torchrun` or `srun` has started; None if the first one starts the others."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return int(os.environ["LOCAL_WORLD_SIZE"])
     return int(os.environ["SLURM_STEP_NUM_TASKS"]) if "LOCAL_RANK" not in os.environ and _is_step() else None

@@ -37,7 +37,7 @@ def naming_resources(cfg: DictConfig) -> Iterator[None]:
 
 
 def resource_error(cfg: DictConfig, error: Exception) -> ResourceError | None:
-    """What to lower or free; None where the error is about something else."""
+    """The error that says what to lower or free; None where the error is about something else."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     starved = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
     if starved or _is_torch(error, "OutOfMemoryError") or _says(error, _MEMORY, text):

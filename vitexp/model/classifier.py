@@ -1,4 +1,4 @@
-"""What every classification model offers, whatever is inside: maps for detectors, a head to replace, folding.
+"""The base of every classification model: maps for detectors, a head to replace, folding.
 
 The checkpoint loader reads `family`, `head_names`, `position_tables`, `grid` and `adapt` off a model; regimes call
 `reset_head`; verbs that only evaluate call `fuse`.

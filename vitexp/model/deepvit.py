@@ -19,7 +19,7 @@ from vitexp.model.vit import ViT
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What sets one DeepViT apart from another besides its size.
+    """The differences of one DeepViT from another besides its size.
 
     Attributes:
         plain_blocks: how many blocks from the first on have `plain_attention` instead of the model's attention.

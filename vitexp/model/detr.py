@@ -28,7 +28,7 @@ _PRIOR = -math.log(99.0)
 
 
 class Detections(NamedTuple):
-    """What L decoder layers say: `logits` (L, B, Q, K + 1), the last class no object; `boxes_cxcywh` (L, B, Q, 4)."""
+    """Outputs of L decoder layers: `logits` (L, B, Q, K + 1), the last class none; `boxes_cxcywh` (L, B, Q, 4)."""
 
     logits: Tensor
     boxes_cxcywh: Tensor
@@ -136,7 +136,7 @@ class Detr(nn.Module):
 
     @torch.no_grad()
     def look(self, images: Tensor, padding: Tensor | None = None) -> Tensor:
-        """Where each query looks in the last decoder layer, heads averaged: (B, Q, h, w), sums 1 (paper, Fig. 6)."""
+        """Attention of each query in the last decoder layer, mean of heads: (B, Q, h, w), sums 1 (paper, Fig. 6)."""
         encoded, position, mask, grid = self.encode(images, padding)
         x = torch.zeros_like(self.queries).expand(len(images), -1, -1)
         *blocks, last = list[Any](self.decoder)
@@ -155,7 +155,7 @@ class Detr(nn.Module):
         self.num_classes = num_classes
 
     def adapt(self, name: str, tensor: Tensor) -> tuple[Tensor, str] | None:
-        """What the backbone can fit to another image size."""
+        """Let the backbone fit a tensor to another image size."""
         inner = name.removeprefix("backbone.")
         fitted: tuple[Tensor, str] | None = self.backbone.adapt(inner, tensor) if inner != name else None
         return fitted

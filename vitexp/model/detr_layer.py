@@ -120,7 +120,7 @@ class DecoderBlock(nn.Module):
     def cross_weights(
         self, x: Tensor, queries: Tensor, encoded: Tensor, position: Tensor, mask: Tensor | None
     ) -> Tensor:
-        """Where each query looks: (B, H, Q, N)."""
+        """The attention weights of each query: (B, H, Q, N)."""
         return self.cross_attention.weights(self.read_each_other(x, queries) + queries, encoded + position, mask)
 
 

@@ -1,4 +1,4 @@
-"""What models over a sequence of tokens share: the pre-norm block and the four named steps of an encoder."""
+"""The base of models over a sequence of tokens: the pre-norm block and the four named steps of an encoder."""
 
 from abc import abstractmethod
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What MobileViT and MobileViT v2 share: inverted residuals in five stages, the last three with a Transformer inside.
+"""The base of MobileViT and MobileViT v2: inverted residuals in five stages, the last three with a Transformer.
 
 The small-image rule: three convolutions halve the image before the first Transformer gets its map; where `stem_stride`
 asks for fewer halvings than three, the first of them run at stride 1.

@@ -110,7 +110,7 @@ class NaViT(TokenEncoder):
         return super().forward(images)
 
     def read(self, images: PackedImages) -> Tensor:
-        """What the head reads of each image: (images, D)."""
+        """The features of each image that the head reads: (images, D)."""
         half = torch.is_autocast_enabled(images.patches.device.type) or images.patches.dtype != torch.float32
         layout = lay_out(images, self.kernel_for(images.patches.device, half=half))
         stem = self.stem.projection

@@ -22,7 +22,7 @@ from vitexp.model.swinv2_block import PatchMerging, SwinBlock, start_conv, start
 
 @dataclass(frozen=True, kw_only=True)
 class WindowPlan:
-    """How maps are cut into windows.
+    """The cutting of maps into windows.
 
     Attributes:
         size: side of a window in cells, where the map has as many.

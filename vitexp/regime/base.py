@@ -1,4 +1,4 @@
-"""What regimes share: freezing without drift, a head that fits the data, what a model must offer, rates of the parts.
+"""The parts of regimes: freezing without drift, a head that fits the data, demands on a model, rates of parts.
 
 A regime other than `full` leaves three marks on the model it returns, which saving reads: `fingerprint` of the frozen
 base, `plain_names` of the base's tensors, and `rates`, which the optimizer's groups follow.

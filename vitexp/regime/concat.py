@@ -66,7 +66,7 @@ def task_of(encoder: TokenEncoder, adapter: Adapter) -> TaskMemory:
 
 
 def _places(adapter: Adapter, before: Sequence[str]) -> list[int]:
-    """Where the tasks that an adapter reads stand among those before it."""
+    """The places, among the tasks before an adapter, of those that it reads."""
     earlier: list[str] = adapter.about["earlier"]
     if missing := [digest for digest in earlier if digest not in before]:
         raise CheckpointError(

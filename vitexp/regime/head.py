@@ -28,7 +28,7 @@ def _from_features(model: Any, x: Tensor) -> Tensor:
 
 
 def _features(model: Any, images: Tensor) -> Tensor:
-    """What the head reads (B, D) of images (B, C, H, W)."""
+    """The features (B, D) of images (B, C, H, W) that the head reads."""
     head, model.head = model.head, nn.Identity()
     try:
         features: Tensor = type(model).forward(model, images)

@@ -18,7 +18,7 @@ from vitexp.regime.base import freeze, keep_in_eval
 
 
 class TaskMemory(nn.Module):
-    """What one task adds to a frozen encoder: class_token (1, 1, D), memory (L, m, D), and a head for its classes."""
+    """The parts that one task adds to a frozen encoder: class_token (1, 1, D), memory (L, m, D), and a head."""
 
     def __init__(self, *, class_token: Tensor, memory: Tensor, head: nn.Linear) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class MaskedMemory(nn.Module):
 
 
 def attention_mask(*, num_tokens: int, counts: Sequence[int], reads: Sequence[Sequence[int]]) -> Tensor:
-    """Who may attend whom, bool (N + T, N + T + M): the paper's Table 1.
+    """The mask of who may attend whom, bool (N + T, N + T + M): the paper's Table 1.
 
     Rows: the base's N tokens, then the class tokens of T tasks. Columns: the same, then the memories of each task.
 

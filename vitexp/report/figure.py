@@ -94,7 +94,7 @@ def figure(out: Path, *, headline: str, size: tuple[float, float], vector: bool 
 
 
 def footnote(drawing: "Figure", text: str) -> None:
-    """What the picture is of (model, checkpoint, data), small, below all axes."""
+    """Write what the picture shows (model, checkpoint, data), small, below all axes."""
     if text:
         lines = "\n".join(elide(line, 140) for line in text.splitlines())
         drawing.supxlabel(lines, x=0.01, ha="left", fontsize=11, color="#444444")

@@ -1,4 +1,4 @@
-"""What a verb prints besides its progress: notes, the header before, the card after."""
+"""The prints of a verb besides its progress: notes, the header before, the card after."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a sweep shows while it works: a live table on a terminal, a line for each start and end elsewhere."""
+"""The screen of a sweep: a live table on a terminal, a line for each start and end elsewhere."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ def counted(ended: Sequence[Ended]) -> Mapping[str, int]:
 
 
 def remaining_seconds(running: Sequence[Line], ended: Sequence[Ended], waiting: int, slots: int) -> float | None:
-    """How long it will take if every job takes as long as those that are done; None before the first is."""
+    """The seconds left if every job takes as long as those that are done; None before the first is."""
     times = [float(job.record["seconds"]) for job in ended if job.state == "done"]
     if not times:
         return None

@@ -134,7 +134,7 @@ def header(
     settings: Sequence[str] = (),
     trains: str = "",
 ) -> RenderableType:
-    """What is about to run.
+    """The header of a run: what is about to happen.
 
     Args:
         name: of the run.
@@ -176,7 +176,7 @@ def card(
     seconds: float,
     commands: Sequence[tuple[str, str]],
 ) -> RenderableType:
-    """What a run came to: metrics at the best and at the last epoch, where it is, what to type next.
+    """The card of a run: metrics at the best and at the last epoch, where it is, what to type next.
 
     Args:
         name: of the run.
@@ -328,7 +328,7 @@ def _pairs(lines: Mapping[str, str]) -> Table:
 
 
 def _headline_metrics(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a sweep is compared by: the test metrics, else the best ones, else those on val, else all; at most 4."""
+    """The metrics that a sweep is compared by: of test, else the best ones, else those on val, else all; at most 4."""
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     for prefix in ("test/", "best/", "val/"):
         chosen = [name for name in names if name.startswith(prefix)]

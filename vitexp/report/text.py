@@ -1,4 +1,4 @@
-"""How values are written for people: one spelling of numbers, times and names on the screen and in pictures."""
+"""The spelling of values for people: numbers, times and names on the screen and in pictures."""
 
 import math
 

@@ -158,7 +158,7 @@ def _select(cfg: DictConfig, run: Run, task: Any, trainer: Any) -> nn.Module:
 
 
 def _metadata(cfg: DictConfig, run: Run, data: Any, model: nn.Module) -> dict[str, str]:
-    """What the weights file says of itself, as safetensors' strings."""
+    """The metadata of the weights file, as safetensors' strings."""
     return {
         "run": run.name,
         "model": str(cfg.chosen.model),

@@ -57,7 +57,7 @@ class Run:
 
     @property
     def names(self) -> list[str]:
-        """What `run=` finds it by: the folder's name, and the one that `name=` gave it."""
+        """The names that `run=` finds it by: the folder's, and the one that `name=` gave it."""
         given = self.record.get("name")
         return [self.name, given] if given else [self.name]
 
@@ -379,7 +379,7 @@ def working(run: Run) -> Iterator[None]:
 
 @contextmanager
 def _logging(file: Path) -> Iterator[None]:
-    """What vitexp says and what Python warns of, to a file besides."""
+    """Write what vitexp says and what Python warns of to a file besides."""
     handler, root, level = logging.FileHandler(file), logging.getLogger(), log.level
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)

@@ -1,4 +1,4 @@
-"""What an analysis looks at, from a configuration: the trained model, the untrained one, other runs beside them."""
+"""The subjects of an analysis: the trained model, the untrained one, other runs beside them."""
 
 import re
 import tempfile
@@ -50,7 +50,7 @@ def measure_all(
 
 
 def measure_untrained(cfg: DictConfig, analysis: Analysis, data: Any, device: torch.device | None = None) -> Any:
-    """What the model of `cfg` measured before it learnt anything: its seeded weights, no checkpoint."""
+    """The measurement of the model of `cfg` before it learnt anything: its seeded weights, no checkpoint."""
     fresh = cfg.copy()
     fresh.checkpoint = None
     OmegaConf.update(fresh, "adapter", None, force_add=True)
@@ -164,7 +164,7 @@ def _changed(cfg: DictConfig, changes: Mapping[str, Any], unset: Mapping[str, An
 
 
 def pinned(rule: Any, value: Any) -> Any:
-    """What a node has resolved to, but plain references (`${data.image_size}`) stay references."""
+    """The resolved node, in which plain references (`${data.image_size}`) stay references."""
     if isinstance(rule, dict) and isinstance(value, dict):
         return {key: pinned(rule[key], value[key]) for key in rule}
     if isinstance(rule, str) and re.fullmatch(r"\$\{data\.\w+\}", rule):

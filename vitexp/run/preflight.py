@@ -1,4 +1,4 @@
-"""What would stop a training at its first step, found while nothing is written: devices, batches, optimizer."""
+"""Checks for what would stop a training at its first step, while nothing is written: devices, batches, optimizer."""
 
 from typing import Any
 

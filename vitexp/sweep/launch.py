@@ -44,7 +44,7 @@ _QUIET = (
 
 @dataclass
 class Numbers:
-    """What Hydra composes for one of its jobs: the sweep's folder and the number of a frozen job in it."""
+    """The configuration of one of the launcher's jobs: the sweep's folder and the number of a frozen job in it."""
 
     sweep: str = MISSING
     job: int = MISSING
@@ -141,7 +141,7 @@ def _look(jobs: Sequence[Job], screen: SweepScreen) -> list[Job]:
 
 
 def work(cfg: Any) -> None:
-    """What the launcher runs for a number: the job in a process of its own, signals passed on.
+    """Run the job of a number in a process of its own, signals passed on.
 
     Where submitit gives notice that the time is almost over, the job is saved first, then queued again by submitit.
     """

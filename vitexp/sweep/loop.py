@@ -18,7 +18,7 @@ _TICK_S = 0.2
 
 
 class Source(Protocol):
-    """Where jobs come from: a list, or a study that thinks of the next one."""
+    """The source of jobs: a list, or a study that thinks of the next one."""
 
     def next(self) -> Job | None:
         """A job to start now, if any."""

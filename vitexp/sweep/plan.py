@@ -1,4 +1,4 @@
-"""What a sweep consists of: the words of the command become jobs, each with its whole configuration.
+"""The plan of a sweep: the words of the command become jobs, each with its whole configuration.
 
 Hydra's grammar of sweeps (lists, `range`, `glob`), expanded here: every job is composed and checked before the first
 starts. Two jobs are the same if their configurations are, however they were written, and so are two sweeps.
@@ -80,7 +80,7 @@ def sort_words(words: Iterable[str]) -> Words:
 
 
 def settings_of(words: Words, config_dirs: Sequence[str]) -> DictConfig:
-    """What the words compose to with the first value of everything listed: some keys exist only beside a swept group.
+    """The composition of the words with the first value of each list: some keys exist only beside a swept group.
 
     Raises:
         ConfigError: a mistake in any of them.

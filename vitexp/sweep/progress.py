@@ -1,4 +1,4 @@
-"""How far a job is, from the files in its folder: what the screen shows and what a pruner judges by."""
+"""The progress of a job, from the files in its folder, for the screen and for a pruner."""
 
 from datetime import datetime
 
@@ -32,7 +32,7 @@ def metrics_of(job: Job) -> list[dict[str, float]]:
 
 
 def monitor_of(job: Job) -> tuple[str, int] | None:
-    """What its task selects by, and whether more (+1) or less (-1) is better; None before it trains."""
+    """The metric that its task selects by, and whether more (+1) or less (-1) is better; None before it trains."""
     try:
         name, sign = read_state(job.path / "run.json")["monitor"]
     except (VitexpError, KeyError):

@@ -25,7 +25,7 @@ _MODULES = ("vitexp.verb.resume", "vitexp.report.plot_curves")
 
 @dataclass(frozen=True)
 class Share:
-    """What a slot has: threads and GPUs; None is all that there are."""
+    """The threads and GPUs of a slot; None is all that there are."""
 
     threads: int | None
     devices: str | None

@@ -1,4 +1,4 @@
-"""Where a study searches: Hydra's sweep syntax as Optuna's distributions.
+"""The search space of a study: Hydra's sweep syntax as Optuna's distributions.
 
 `a,b,c` and `choice(...)` are unordered values, `range(start, stop, step)` an evenly spaced row without its stop,
 `interval(low, high)` everything between; `tag(log, interval(...))` draws evenly in the logarithm. An interval over a

@@ -1,4 +1,4 @@
-"""What every task does around its loss and its metrics: optimizer, clipping, epoch means, the log, what is resumed."""
+"""The base of every task, around its loss and its metrics: optimizer, clipping, epoch means, the log, resuming."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar

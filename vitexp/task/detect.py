@@ -136,7 +136,7 @@ class Detect(Task):
         return self._detections(logits, boxes, targets)
 
     def look(self, images: Tensor, targets: Sequence[Target]) -> Tensor:
-        """Where each query looks in the last decoder layer: (B, Q, h, w) over the padded batch."""
+        """The attention of each query in the last decoder layer: (B, Q, h, w) over the padded batch."""
         model: Any = self.evaluated or self.model
         weights: Tensor = model.look(images, _padding(images, targets))
         return weights
@@ -156,7 +156,7 @@ class Detect(Task):
         return len(model.queries)
 
     def _denoise(self, logits: Tensor, boxes: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """What the model's own queries say, and, with denoising, the loss of the others."""
+        """The output of the model's own queries, and, with denoising, the loss of the others."""
         if self.denoising is None:
             return logits, boxes, []
         own, noised = slice(None, self._num_queries), slice(self._num_queries, None)

@@ -27,7 +27,7 @@ SHOWN = 20
 
 @dataclass
 class Found:
-    """What a split holds. digests: content -> one of the files with it."""
+    """The contents of a split. digests: content -> one of the files with it."""
 
     images: int
     classes: Counter[str] = field(default_factory=Counter)

@@ -69,7 +69,7 @@ def _to_timm(cfg: DictConfig, model: nn.Module, file: Path) -> str:
 
 
 def _other_shapes(cfg: DictConfig, model: nn.Module) -> str:
-    """What to tell where the command made the model another one than the file of its name, which timm's equals."""
+    """A hint for where the command made the model another one than the file of its name, which timm's equals."""
     if cfg.chosen.model not in options("model"):
         return ""
     shipped = cfg.copy()
@@ -84,7 +84,7 @@ def _other_shapes(cfg: DictConfig, model: nn.Module) -> str:
 
 
 def _other_strides(cfg: DictConfig, model: Any) -> str:
-    """What to tell where the small-image rule changed a stride: timm loads the tensors and computes something else."""
+    """A hint for where the small-image rule changed a stride: timm loads the tensors and computes something else."""
     if not cfg.reference.image_size:
         return ""
     published = cfg.copy()
@@ -145,7 +145,7 @@ def _difference(model: nn.Module, file: Path, images: torch.Tensor) -> float | N
 
 
 def _metadata(cfg: DictConfig) -> dict[str, str]:
-    """What the weights file said of itself: classes, mean, std, configuration; of a foreign file, only the geometry."""
+    """The metadata of the weights file: classes, mean, std, configuration; of a foreign file, only the geometry."""
     known: dict[str, str] = {}
     weights = cfg.get("adapter") or cfg.checkpoint
     if str(weights).endswith(".safetensors"):

@@ -91,7 +91,7 @@ _ADAPTER = ("run", "regime", "model", "data", "parameters", "kB", "test/top1", "
 
 
 def _adapter(run: Run) -> tuple[object, ...]:
-    """What a run with a frozen base trained: where, how much, how well, and on which base."""
+    """The row of a run with a frozen base: where, how much and how well it trained, and on which base."""
     about, chosen = run.record["adapter"], run.record.get("chosen", {})
     named = (chosen.get(group, "?") for group in ("regime", "model", "data"))
     score = run.record.get("metrics", {}).get("test/top1")
@@ -119,7 +119,7 @@ FLAGS = ("takes_mask", "takes_context", "takes_bias", "needs_grid")
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What a family of models, or a regime, asks of an attention.
+    """The demands of a family of models, or of a regime, on an attention.
 
     Attributes:
         prefixes: of the files in conf/<group> that belong to it.

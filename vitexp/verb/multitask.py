@@ -1,4 +1,4 @@
-"""What `evaluate` and `predict` do with a run of several tasks (`vitexp concat`): all of them, in one model."""
+"""`evaluate` and `predict` for a run of several tasks (`vitexp concat`): all of them, in one model."""
 
 import csv
 from pathlib import Path

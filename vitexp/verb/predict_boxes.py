@@ -1,4 +1,4 @@
-"""What `vitexp predict` does for a detector: each image with its boxes drawn, and one JSON with all of them."""
+"""`vitexp predict` for a detector: each image with its boxes drawn, and one JSON with all of them."""
 
 from pathlib import Path
 from typing import Any

@@ -74,7 +74,7 @@ def _on_request(names: Sequence[str]) -> list[str]:
 
 
 def _differences(run: Run, changes: Sequence[str]) -> list[str]:
-    """What keeps the rest of the run from the bits that it would have had, for the terminal and for run.json."""
+    """The reasons why the rest of the run has other bits than it would have had, for the terminal and run.json."""
     notes = [f"{change} by resume.allow" for change in changes if change.partition("=")[0] in ON_REQUEST]
     before = run.record.get("packages", {}).get("torch")
     if before not in (None, version("torch")):

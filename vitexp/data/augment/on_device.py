@@ -134,7 +134,7 @@ def erase(images: Tensor, keys: Tensor, *, rate: float, colour: list[float]) -> 
 
 
 def _span(keys: Tensor, draw: int, length: Tensor, size: int) -> Tensor:
-    """Which of `size` pixels lie in a stretch of `length` (B,) that starts anywhere it fits: bool (B, size)."""
+    """True where a pixel of `size` lies in a stretch of `length` (B,) that starts anywhere it fits: bool (B, size)."""
     length = length.round().long().clamp(1, size)
     start = (seeding.uniform(keys, draw) * (size - length + 1)).long()
     offset = torch.arange(size) - start.unsqueeze(1)

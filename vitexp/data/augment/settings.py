@@ -1,4 +1,4 @@
-"""What a training image goes through, as settings: conf/augment/*.yaml says how much, conf/data/*.yaml which geometry.
+"""The settings of augmentation: conf/augment/*.yaml says how much, conf/data/*.yaml which geometry.
 
 The batched form (on_device.py) and the per-file form (transform.py) read the same settings, and mean the same by
 them: RandAugment (Cubuk et al. 2019), mixup (Zhang et al. 2017), CutMix (Yun et al. 2019), random erasing (Zhong et

@@ -1,4 +1,4 @@
-"""What happens to one image file: the evaluation crop, and the training transform that workers run.
+"""The transforms of one image file: the evaluation crop, and the training transform that workers run.
 
 Evaluation is timm's and torchvision's protocol to the bit: Pillow's antialiased resize of the short side, centre crop,
 normalisation. Training goes over tensors, which measured faster than Pillow, by torchvision.transforms.v2, which draws

@@ -1,4 +1,4 @@
-"""What happens to an image with boxes: DETR's multi-scale training, and the evaluation resize (DETR, section 4).
+"""The transforms of an image with boxes: DETR's multi-scale training, and the evaluation resize (DETR, section 4).
 
 Training flips; then, with even chances, resizes to a random short side, or resizes to a middling one, crops at random
 and resizes again. Sizes are shares of `data.image_size`: at 800 they are the authors' pixels. torchvision.transforms.v2

@@ -1,4 +1,4 @@
-"""What detection sets share: the sizes, the loaders, and one photograph as a detector gets it."""
+"""The base of detection sets: the sizes, the loaders, and one photograph as a detector gets it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -55,7 +55,7 @@ class BoxSource(Files):
     keys: Tensor
 
     def objects(self, position: int) -> slice:
-        """Which rows of the flat tables are of the image at a position."""
+        """The rows of the flat tables that belong to the image at a position."""
         return slice(int(self.starts[position]), int(self.starts[position + 1]))
 
     def subset(self, positions: Tensor) -> "BoxSource":

@@ -1,4 +1,4 @@
-"""Where data sets are, and how one is fetched: over https, checked before it is opened, unpacked with suspicion.
+"""The place of data sets, and fetching one: over https, checked before it is opened, unpacked with suspicion.
 
 Nothing appears under its final name unless it is whole: a download and an unpacked folder are renamed into place last.
 """

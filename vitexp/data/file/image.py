@@ -108,7 +108,7 @@ def _header(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _scans(data: bytes) -> int:
-    """How often the first picture of a JPEG file passes over its pixels; thumbnails and later pictures do not count."""
+    """The number of passes over the pixels of a JPEG's first picture; thumbnails and later pictures do not count."""
     scans, position = 0, 2
     while (found := _MARKER.search(data, position)) is not None and found.group() != b"\xff\xd9":
         scans += found.group() == _SCAN

@@ -1,4 +1,4 @@
-"""Which files of a folder are images of which class: one subfolder a class, whose sorted names are the labels."""
+"""The images of a folder and their classes: one subfolder a class, whose sorted names are the labels."""
 
 import logging
 import os

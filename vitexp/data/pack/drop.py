@@ -1,4 +1,4 @@
-"""Which share of an image's tokens is left out in training: NaViT (arXiv 2307.06304), section 2.2, appendix B.6 and 7.
+"""The share of an image's tokens left out in training: NaViT (arXiv 2307.06304), section 2.2, appendix B.6 and 7.
 
 Every draw is a function of the sample's key, and which tokens go of its key too. At least one token stays.
 """
@@ -19,7 +19,7 @@ SPREAD, DEVIATION, CUT = 0.3, 0.02, 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Drop:
-    """How the rate of each image is drawn.
+    """The distribution of each image's rate.
 
     kind: `none`; `constant`, the rate `mean`; `beta`, mean `mean`, never above `max`; `resolution`, around a line from
         `low` at the fewest tokens of the resolution's range to `high` at the most; `schedule`, from `low` to `high` by
@@ -77,12 +77,12 @@ class Drop:
 
 
 def kept_counts(cells: Tensor, rates: Tensor) -> Tensor:
-    """How many of `cells` tokens stay, int64 (N,)."""
+    """The number of `cells` tokens that stay, int64 (N,)."""
     return (cells * (1 - rates)).round().long().clamp(min=1)
 
 
 def kept_tokens(key: int, cells: int, count: int) -> Tensor | None:
-    """Which `count` of `cells` tokens stay, in order; None if all do."""
+    """The `count` of `cells` tokens that stay, in order; None if all do."""
     if count >= cells:
         return None
     return seeding.sample_keys(key, TOKENS, torch.arange(cells)).argsort()[:count].sort().values

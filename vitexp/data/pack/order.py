@@ -1,4 +1,4 @@
-"""Which images share a sequence, and which sequences a step, computed from sizes and (seed, epoch) alone.
+"""The images that share a sequence, and the sequences that share a step, from sizes and (seed, epoch) alone.
 
 A step has a budget of tokens, not of images. How many sequences an epoch has differs from epoch to epoch, its number of
 steps does not, as the runner needs it: the sequences are dealt evenly to the steps, so a step may have one more or one
@@ -52,7 +52,7 @@ class Packing:
 
 @dataclass(frozen=True)
 class Shown:
-    """How the images of an epoch are shown, N rows each.
+    """The sizes and dropped tokens of an epoch's images, N rows each.
 
     keys: of the samples' draws; boxes: the crop (top, left, height, width); grids: in patches; kept: tokens that stay;
     shrunk: how many were longer than a sequence.
@@ -66,7 +66,7 @@ class Shown:
 
 
 class Sequences(NamedTuple):
-    """What one process takes of a micro-batch: positions of images, sequence by sequence; weight: of its mean loss."""
+    """The share of one process in a micro-batch: positions of images by sequence; weight: of its mean loss."""
 
     number: int
     rows: list[list[int]]
@@ -144,7 +144,7 @@ class PackOrder(Order[Sequences]):
                 yield Sequences(batch, own, parts * sum(map(len, own)) / sum(map(len, whole)))
 
     def plan(self, epoch: int) -> tuple[Shown, list[list[int]]]:
-        """How each image is shown in an epoch, and the sequences of positions."""
+        """The images of an epoch as they are shown, and the sequences of their positions."""
         epoch = epoch if self.training else 0
         if epoch not in self._plans:
             positions = torch.arange(len(self.sizes))

@@ -19,7 +19,7 @@ SIZE, ASPECT, ROW, COLUMN = 100, 101, 103, 104
 
 @dataclass(frozen=True, kw_only=True)
 class Resolution:
-    """What R is drawn from in training.
+    """The distribution of R in training.
 
     kind: `uniform`; `normal`, cut to the range (the paper's best is mean -0.5 and std 1, of the side); `native`, each
         image at its own size.
