@@ -100,6 +100,10 @@ def dispatch(arguments: Sequence[str]) -> int:
         from vitexp.verb.list import print_list
 
         return print_list(words, options.config_dir)
+    if verb == "new":
+        from vitexp.verb.new import write_new
+
+        return write_new(words)
     if options.multirun:
         from vitexp.sweep.command import sweep
 

@@ -171,12 +171,12 @@ def test_help_and_lists_show_a_folder_of_options(mine: Path, capsys) -> None:
     (mine / "flat.py").write_text(
         "from vitexp.attention.base import DenseAttention\nclass Flat(DenseAttention):\n    takes_bias: bool = False\n"
     )
-    (mine / "model" / "mynet.yaml").write_text("# Mine.\n_target_: mynet.MyNet\n")
+    (mine / "model" / "ournet.yaml").write_text("# Ours.\n_target_: ournet.OurNet\n")
     for words in (["--help"], ["list", "optimizer"], ["list", "models"], ["list", "attention"]):
         assert main(["-cd", str(mine), *words]) == 0
     said = capsys.readouterr().out
     assert said.count("double") == 2
-    assert said.count("mynet") == 2
+    assert said.count("ournet") == 2
     row = next(line.split() for line in said.splitlines() if line.strip().startswith("flat"))
     assert row[1:4] == ["yes", "no", "no"]
 

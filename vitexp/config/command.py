@@ -42,6 +42,7 @@ VERBS = {
         "look through a data set before training: vitexp data check data=folder data.root=...",
     ),
     "list": ("vitexp.verb.list", "models, data, attention, regimes, experiments, runs or adapters"),
+    "new": ("vitexp.verb.new", "a part of your own to start from: vitexp new model mynet, attention, data, ..."),
     "benchmark": ("vitexp.verb.benchmark", "speed as ratios in one run: our model, timm's, a bare loop"),
 }
 

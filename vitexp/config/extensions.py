@@ -163,6 +163,11 @@ def _load(target: str) -> Callable[..., Any]:
     return found
 
 
+def trust_line(name: str) -> str:
+    """The line of settings.toml or [tool.vitexp] with one more name."""
+    return f"trusted = {json.dumps([*(known for known in trusted() if known not in installed()), name])}"
+
+
 def how_to_trust(target: str) -> str:
     """The words that a user may type to trust a refused target; empty for names that nobody should trust so."""
     package, names = target.partition(".")[0], trusted()
@@ -173,8 +178,7 @@ def how_to_trust(target: str) -> str:
     _extend_path()
     spec, code = find_spec(package), [folder for folder in os.environ.get(CODE, "").split(os.pathsep) if folder]
     is_theirs = spec is None or any(str(spec.origin).startswith(folder) for folder in code)
-    listed = [*(name for name in names if name not in installed()), package if is_theirs else target]
-    line = f"trusted = {json.dumps(listed)}"
+    line = trust_line(package if is_theirs else target)
     return (
         f"{package} is not trusted; if it is yours, or you know who wrote it, put the line {line} into"
         f" {settings_file()}, or into [tool.vitexp] of your pyproject.toml; trust=true trusts all, for one command"
