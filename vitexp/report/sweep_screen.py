@@ -25,7 +25,7 @@ class Ended(Protocol):
 
     @property
     def state(self) -> str:
-        """How."""
+        """running, done, failed or another state of a job."""
 
     record: dict[str, Any]
 
