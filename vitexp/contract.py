@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vitexp.batch import PackedImages
 
-Measured = TypeVar("Measured")
+Measurement = TypeVar("Measurement")
 SEE = "see docs/extending.md"  # ends a refusal, behind the protocols that a part would have to follow
 Row = dict[str, Any]  # of a table: column -> value
 Groups = list[dict[str, Any]]  # of an optimizer: `params`, `names`, `lr` and `weight_decay` each
@@ -88,21 +88,21 @@ class Data(Protocol):
         """Some images (n, C, H, W) of a split, not augmented, and their labels (n,)."""
 
 
-class Analysis(Protocol[Measured]):
+class Analysis(Protocol[Measurement]):
     """Numbers from a `Subject` (vitexp.analysis.base): a model and a few images."""
 
     name: ClassVar[str]
 
-    def measure(self, subject: Any) -> Measured:
+    def measure(self, subject: Any) -> Measurement:
         """Look at the subject."""
 
-    def summary(self, measured: Measured) -> dict[str, float]:
+    def summary(self, measured: Measurement) -> dict[str, float]:
         """The few values that a curve over epochs or a terminal shows."""
 
-    def rows(self, measured: Measured) -> list[Row]:
+    def rows(self, measured: Measurement) -> list[Row]:
         """All values, one row each, with equal keys."""
 
-    def draw(self, measured: Mapping[str, Measured], out: Path, title: str) -> None:
+    def draw(self, measured: Mapping[str, Measurement], out: Path, title: str) -> None:
         """Write the picture of one or more measurements by label."""
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vitexp.report.draw_boxes import Drawn, draw, enlarged
+from vitexp.report.draw_boxes import DrawnBox, draw, enlarged
 from vitexp.report.plot_boxes import attention, boxes_grid, query_boxes
 
-BOX = Drawn(corners=[20, 40, 60, 80], text="$[red] 0.98", colour=0)
+BOX = DrawnBox(corners=[20, 40, 60, 80], text="$[red] 0.98", colour=0)
 
 
 def test_lines_are_on_the_corners_and_the_image_stays() -> None:
@@ -23,7 +23,7 @@ def test_lines_are_on_the_corners_and_the_image_stays() -> None:
 def test_boxes_outside_or_turned_round_do_no_harm() -> None:
     image = Image.new("RGB", (30, 20))
     odd = [[-50, -50, -10, -10], [25, 15, 5, 5], [-5, -5, 90, 90]]
-    boxes = [Drawn(corners=corners, text="a name that is longer than the image", colour=9) for corners in odd]
+    boxes = [DrawnBox(corners=corners, text="a name that is longer than the image", colour=9) for corners in odd]
     assert draw(image, boxes).size == (30, 20)
 
 

@@ -27,7 +27,7 @@ from vitexp.errors import ConfigError
 
 
 @dataclass
-class Alike:
+class SimilaritySums:
     """The sums over images: of the maps by name (blocks, and heads in each block) and of the blocks' output tokens."""
 
     blocks: dict[str, CosineSums] = field(default_factory=dict)
@@ -50,9 +50,9 @@ class Similarity(Analysis):
     def __init__(self, *, tau: float, block_ratio: float, nearest: int) -> None:
         self.tau, self.block_ratio, self.nearest = tau, block_ratio, nearest
 
-    def measure(self, subject: Subject) -> Alike:
+    def measure(self, subject: Subject) -> SimilaritySums:
         """Stream the images through the model."""
-        alike = Alike()
+        alike = SimilaritySums()
         for image in subject.images.split(1):
             seen: dict[str, dict[int, Tensor]] = {}
             outputs: dict[int, Tensor] = {}
@@ -68,11 +68,13 @@ class Similarity(Analysis):
         self._require_pairs(alike)
         return alike
 
-    def _add_heads(self, alike: Alike, kind: str, block: int, columns: Tensor) -> None:
+    def _add_heads(self, alike: SimilaritySums, kind: str, block: int, columns: Tensor) -> None:
         sums = alike.heads.setdefault(kind, {}).setdefault(block, CosineSums(tau=self.tau))
         sums.add(columns.transpose(1, 2), size=columns.shape[1])  # (W, T, H, N)
 
-    def _add_blocks(self, alike: Alike, seen: dict[str, dict[int, Tensor]], outputs: dict[int, Tensor]) -> None:
+    def _add_blocks(
+        self, alike: SimilaritySums, seen: dict[str, dict[int, Tensor]], outputs: dict[int, Tensor]
+    ) -> None:
         for kind, by_block in seen.items():
             sums = alike.blocks.setdefault(kind, CosineSums(tau=self.tau))
             _add_equal_shapes(sums, by_block)
@@ -80,7 +82,7 @@ class Similarity(Analysis):
         _add_equal_shapes(alike.tokens, {b: output.float().unsqueeze(1) for b, output in outputs.items()})
 
     @staticmethod
-    def _require_pairs(alike: Alike) -> None:
+    def _require_pairs(alike: SimilaritySums) -> None:
         if all(len(sums.ratio) < 2 for sums in alike.blocks.values()):
             raise ConfigError(
                 "analysis=similarity compares blocks and this model has one attention; it needs two or more; use"
@@ -101,7 +103,7 @@ class Similarity(Analysis):
             scores[block] = sum(near) / len(near) if near else torch.nan
         return scores
 
-    def summary(self, measured: Alike) -> dict[str, float]:
+    def summary(self, measured: SimilaritySums) -> dict[str, float]:
         """By map: adjacent and nearest ratio, adjacent cosine, similar blocks, likeness of heads; and of output tokens.
 
         What no two neighbours of one shape have is left out.
@@ -119,7 +121,7 @@ class Similarity(Analysis):
             values["tokens/adjacent_cosine"] = float(measured.tokens.mean.diagonal(offset=1).nanmean())
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
-    def rows(self, measured: Alike) -> list[Row]:
+    def rows(self, measured: SimilaritySums) -> list[Row]:
         """Each pair of blocks by map, each pair of heads by block and map, each pair of blocks by output tokens."""
         rows = []
         for kind, sums in measured.blocks.items():

@@ -126,11 +126,11 @@ def surest(found: dict[str, Tensor], *, threshold: float = THRESHOLD, fewest: in
 
 def _said(found: dict[str, Tensor], rows: Tensor, target: dict[str, Any], names: list[str]) -> list[Any]:
     """Detections as drawn boxes, in the pixels of the resized image."""
-    from vitexp.report.draw_boxes import Drawn
+    from vitexp.report.draw_boxes import DrawnBox
 
     scale = float(target["size"][0] / target["original_size"][0])
     return [
-        Drawn(
+        DrawnBox(
             corners=(found["boxes_xyxy"][row] * scale).tolist(),
             text=f"{names[int(found['labels'][row])]} {float(found['scores'][row]):.2f}",
             colour=int(found["labels"][row]),
@@ -141,14 +141,14 @@ def _said(found: dict[str, Tensor], rows: Tensor, target: dict[str, Any], names:
 
 def _wanted(target: dict[str, Any], names: list[str]) -> list[Any]:
     """The objects of a training image as drawn boxes."""
-    from vitexp.report.draw_boxes import Drawn
+    from vitexp.report.draw_boxes import DrawnBox
 
     height, width = target["size"].tolist()
     half = target["boxes_cxcywh"][:, 2:] / 2
     corners = torch.cat([target["boxes_cxcywh"][:, :2] - half, target["boxes_cxcywh"][:, :2] + half], dim=1)
     corners = corners * torch.tensor([width, height, width, height])
     return [
-        Drawn(corners=box, text=names[label], colour=label)
+        DrawnBox(corners=box, text=names[label], colour=label)
         for box, label in zip(corners.tolist(), target["labels"].tolist(), strict=True)
     ]
 

@@ -25,7 +25,7 @@ _MOST_CURVES = 12  # more lines than that cannot be told apart
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedRun:
     """One run: its name, folder, state, run.json and its configuration as dotted keys."""
 
     name: str
@@ -35,7 +35,7 @@ class Compared:
     config: Mapping[str, Any]
 
 
-def compare_page(runs: Sequence[Compared], *, title: str) -> str:
+def compare_page(runs: Sequence[ComparedRun], *, title: str) -> str:
     """HTML of several runs, in the given order."""
     keys = differing(runs)
     metrics = [name for name in HEADLINES if any(name in run.record.get("metrics", {}) for run in runs)]
@@ -54,7 +54,7 @@ def compare_page(runs: Sequence[Compared], *, title: str) -> str:
     return render("compare.html", charts=[*swept, *curves], context=context)
 
 
-def differing(runs: Sequence[Compared]) -> list[str]:
+def differing(runs: Sequence[ComparedRun]) -> list[str]:
     """Keys whose value is not the same in all runs; a group that differs stands for the keys below it."""
     groups = sorted({group for run in runs for group in run.record.get("chosen", {})})
     chosen = [group for group in groups if len({str(run.record["chosen"].get(group)) for run in runs}) > 1]
@@ -70,18 +70,18 @@ def differing(runs: Sequence[Compared]) -> list[str]:
     return [*(group for group in chosen if group != "logger"), *keys]
 
 
-def _follows(key: str, other: str, runs: Sequence[Compared]) -> bool:
+def _follows(key: str, other: str, runs: Sequence[ComparedRun]) -> bool:
     """Whether `key` is computed from `other`, as data.module.batches.size from data.batch_size: equal and deeper."""
     same = all(str(run.config.get(key)) == str(run.config.get(other)) for run in runs)
     return same and key.count(".") > other.count(".")
 
 
-def _value(run: Compared, key: str) -> Any:
+def _value(run: ComparedRun, key: str) -> Any:
     chosen = run.record.get("chosen", {})
     return chosen[key] if key in chosen else run.config.get(key)
 
 
-def _label(run: Compared, keys: Sequence[str]) -> str:
+def _label(run: ComparedRun, keys: Sequence[str]) -> str:
     return " ".join(f"{key.rsplit('.', 1)[-1]}={_value(run, key)}" for key in keys[:3]) or run.name
 
 
@@ -89,14 +89,14 @@ def _without_seed(keys: Sequence[str]) -> list[str]:
     return [key for key in keys if key != _SEED]
 
 
-def _subtitle(runs: Sequence[Compared]) -> str:
+def _subtitle(runs: Sequence[ComparedRun]) -> str:
     states = {state: sum(run.state == state for run in runs) for state in dict.fromkeys(run.state for run in runs)}
     return ", ".join(f"{count} {state}" for state, count in states.items())
 
 
-def _settings(runs: Sequence[Compared], keys: Sequence[str], metrics: Sequence[str]) -> list[list[Any]]:
+def _settings(runs: Sequence[ComparedRun], keys: Sequence[str], metrics: Sequence[str]) -> list[list[Any]]:
     kept = _without_seed(keys)
-    grouped: dict[tuple[str, ...], list[Compared]] = {}
+    grouped: dict[tuple[str, ...], list[ComparedRun]] = {}
     for run in runs:
         grouped.setdefault(tuple(str(_value(run, key)) for key in kept), []).append(run)
     rows: list[list[Any]] = []
@@ -109,7 +109,7 @@ def _settings(runs: Sequence[Compared], keys: Sequence[str], metrics: Sequence[s
     return rows
 
 
-def _row(run: Compared, keys: Sequence[str], metrics: Sequence[str]) -> list[Any]:
+def _row(run: ComparedRun, keys: Sequence[str], metrics: Sequence[str]) -> list[Any]:
     values = run.record.get("metrics", {})
     seconds = run.record.get("fit_seconds")
     return [
@@ -127,11 +127,11 @@ def _cell(value: Any) -> Any:
     return str(value)
 
 
-def _finite(runs: Sequence[Compared], metric: str) -> list[float]:
+def _finite(runs: Sequence[ComparedRun], metric: str) -> list[float]:
     return [float(run.record["metrics"][metric]) for run in runs if metric in run.record.get("metrics", {})]
 
 
-def _effect(runs: Sequence[Compared], key: str, metrics: Sequence[str]) -> dict[str, Any] | None:
+def _effect(runs: Sequence[ComparedRun], key: str, metrics: Sequence[str]) -> dict[str, Any] | None:
     """The first metric against the values of one key: each run a dot, the mean over runs a line."""
     tested = [run for run in runs if metrics and metrics[0] in run.record.get("metrics", {})]
     values = list(dict.fromkeys(_value(run, key) for run in tested))

@@ -25,7 +25,7 @@ _NAME = 24
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class DrawnBox:
     """One box: corners in pixels, the text at its upper left corner, and which colour, any whole number."""
 
     corners: Sequence[float]
@@ -33,7 +33,7 @@ class Drawn:
     colour: int
 
 
-def draw(image: Image.Image, boxes: Sequence[Drawn]) -> Image.Image:
+def draw(image: Image.Image, boxes: Sequence[DrawnBox]) -> Image.Image:
     """A copy of an RGB image with the boxes, the first on top; lines and letters grow with the image."""
     drawn = image.convert("RGB")
     pen = ImageDraw.Draw(drawn)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vitexp.report.draw_boxes import COLOURS, Drawn, draw, enlarged
+from vitexp.report.draw_boxes import COLOURS, DrawnBox, draw, enlarged
 from vitexp.report.figure import BLUE, GREEN, VERMILION, figure
 from vitexp.report.text import elide
 
@@ -26,7 +26,7 @@ _LARGE = 0.1
 
 def boxes_grid(
     images: Sequence[np.ndarray],
-    boxes: Sequence[Sequence[Drawn]],
+    boxes: Sequence[Sequence[DrawnBox]],
     captions: Sequence[str],
     out: Path,
     *,
@@ -61,7 +61,7 @@ def boxes_grid(
 
 def attention(
     images: Sequence[np.ndarray],
-    boxes: Sequence[Sequence[Drawn]],
+    boxes: Sequence[Sequence[DrawnBox]],
     maps: Sequence[np.ndarray],
     out: Path,
     *,
@@ -111,13 +111,13 @@ def query_boxes(boxes_cxcywh: np.ndarray, out: Path, *, title: str = "") -> Path
     return out
 
 
-def _with_boxes(pixels: np.ndarray, boxes: Sequence[Drawn]) -> np.ndarray:
+def _with_boxes(pixels: np.ndarray, boxes: Sequence[DrawnBox]) -> np.ndarray:
     image, factor = enlarged(pixels, _PIXELS)
-    scaled = [Drawn(corners=[factor * c for c in b.corners], text=b.text, colour=b.colour) for b in boxes]
+    scaled = [DrawnBox(corners=[factor * c for c in b.corners], text=b.text, colour=b.colour) for b in boxes]
     return np.asarray(draw(image, scaled))
 
 
-def _overlay(axes: "Axes", pixels: np.ndarray, box: Drawn, weights: np.ndarray) -> None:
+def _overlay(axes: "Axes", pixels: np.ndarray, box: DrawnBox, weights: np.ndarray) -> None:
     from matplotlib.patches import Rectangle
 
     height, width = pixels.shape[-2:]

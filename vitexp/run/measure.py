@@ -16,7 +16,7 @@ from vitexp.checkpoint.write import save_weights
 from vitexp.errors import ConfigError
 from vitexp.run.folder import Run
 
-Measured = dict[str, Any]
+Measurements = dict[str, Any]
 
 
 def measure_all(
@@ -27,7 +27,7 @@ def measure_all(
     label: str,
     beside: Mapping[str, DictConfig],
     notes: list[str],
-) -> Measured:
+) -> Measurements:
     """Label -> what was measured: the model of `cfg` first, then the untrained one, then the runs of `beside`.
 
     Args:

@@ -88,7 +88,7 @@ def _divisors(number: int) -> Iterator[int]:
     return (divisor for divisor in range(1, number + 1) if number % divisor == 0)
 
 
-class Kept:
+class SavedTensors:
     """The memory of the tensors that were kept, each storage once."""
 
     def __init__(self, owned: Iterable[Tensor]) -> None:
@@ -108,8 +108,8 @@ class Kept:
 
 
 @contextmanager
-def keeping(owned: Iterable[Tensor]) -> Iterator[Kept]:
+def keeping(owned: Iterable[Tensor]) -> Iterator[SavedTensors]:
     """Count what a forward pass inside keeps, `owned` aside, which is there anyway; on any device, meta too."""
-    kept = Kept(owned)
+    kept = SavedTensors(owned)
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
         yield kept

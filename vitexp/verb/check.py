@@ -15,7 +15,7 @@ from rich.table import Table
 
 from vitexp import build
 from vitexp.config.command import Command
-from vitexp.data.file.inspect import Looked, each, inspect
+from vitexp.data.file.inspect import Inspection, each, inspect
 from vitexp.errors import DataError
 from vitexp.report.screen import say, show
 from vitexp.report.text import clean
@@ -26,7 +26,7 @@ SHOWN = 20
 
 
 @dataclass
-class Found:
+class SplitContents:
     """The contents of a split. digests: content -> one of the files with it."""
 
     images: int
@@ -65,14 +65,14 @@ def check(command: Command) -> dict[str, Any]:
     return {"images": sum(found.images for found in splits.values()), "twice": len(twice)}
 
 
-def _split(data: Any, split: str) -> Found | None:
+def _split(data: Any, split: str) -> SplitContents | None:
     try:
         source = data.source(split)
     except DataError as error:
         if str(error) == data.absent(split):
             return None
         raise
-    found = Found(len(source))
+    found = SplitContents(len(source))
     names = data.class_names
     labels = source.labels
     if labels.ndim == 1:
@@ -85,8 +85,8 @@ def _split(data: Any, split: str) -> Found | None:
     return found
 
 
-def _look(found: Found, paths: list[str], pixels: Any) -> None:
-    looked: list[Looked] = each(lambda p: inspect(p, channels=pixels.channels, max_pixels=pixels.max_pixels), paths)
+def _look(found: SplitContents, paths: list[str], pixels: Any) -> None:
+    looked: list[Inspection] = each(lambda p: inspect(p, channels=pixels.channels, max_pixels=pixels.max_pixels), paths)
     for path, one in zip(paths, looked, strict=True):
         found.odd.update(one.odd)
         if one.damage is not None:
@@ -95,7 +95,7 @@ def _look(found: Found, paths: list[str], pixels: Any) -> None:
             found.digests.setdefault(one.digest, path)
 
 
-def _twice(splits: Mapping[str, Found]) -> list[tuple[str, str]]:
+def _twice(splits: Mapping[str, SplitContents]) -> list[tuple[str, str]]:
     """Pairs of equal images in different splits."""
     pairs = []
     names = list(splits)
@@ -109,7 +109,7 @@ def _twice(splits: Mapping[str, Found]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _print(splits: Mapping[str, Found], twice: list[tuple[str, str]], *, quiet: bool) -> None:
+def _print(splits: Mapping[str, SplitContents], twice: list[tuple[str, str]], *, quiet: bool) -> None:
     table = Table("split", "images", "classes", "smallest class", "largest class", "unreadable", "unusual")
     for split, found in splits.items():
         order = found.classes.most_common()
@@ -123,7 +123,7 @@ def _print(splits: Mapping[str, Found], twice: list[tuple[str, str]], *, quiet: 
         say(f"and {len(twice) - SHOWN} more that stand in two splits", quiet=quiet)
 
 
-def _record(splits: Mapping[str, Found], twice: list[tuple[str, str]]) -> dict[str, Any]:
+def _record(splits: Mapping[str, SplitContents], twice: list[tuple[str, str]]) -> dict[str, Any]:
     return {
         **{
             split: {

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from vitexp.data.file.image import open_image
-from vitexp.report.draw_boxes import Drawn, draw
+from vitexp.report.draw_boxes import DrawnBox, draw
 from vitexp.report.screen import say
 from vitexp.run.folder import write_json
 
@@ -54,5 +54,5 @@ def _found(task: Any, data: Any, path: Path, classes: list[str]) -> list[dict[st
 
 
 def _draw(path: Path, found: list[dict[str, Any]], out: Path, max_pixels: int) -> None:
-    boxes = [Drawn(corners=d["box_xyxy"], text=f"{d['class']} {d['score']:.2f}", colour=d["label"]) for d in found]
+    boxes = [DrawnBox(corners=d["box_xyxy"], text=f"{d['class']} {d['score']:.2f}", colour=d["label"]) for d in found]
     draw(open_image(path, channels=3, max_pixels=max_pixels), boxes).save(out)

@@ -14,7 +14,7 @@ from vitexp.config.schema import GROUPS
 from vitexp.config.untrusted import read_rules
 from vitexp.errors import CheckpointError, ConfigError, ResourceError, VitexpError
 from vitexp.machine.rank import is_first
-from vitexp.report.compare_page import Compared, compare_page
+from vitexp.report.compare_page import ComparedRun, compare_page
 from vitexp.report.run_page import run_page
 from vitexp.report.screen import say
 from vitexp.run.folder import Run, find, open_run
@@ -104,12 +104,12 @@ def _shipped(run: Run) -> DictConfig:
         return compose()
 
 
-def _compared(run: Run) -> Compared:
+def _compared(run: Run) -> ComparedRun:
     register()
     cfg = read_rules(run.path / "config.yaml")
     values = {name: OmegaConf.select(cfg, name) for name in flatten(cfg)}
     plain = {name: _plain(value) for name, value in values.items() if not isinstance(value, DictConfig)}
-    return Compared(run.name, run.path, run.state, run.record, plain)
+    return ComparedRun(run.name, run.path, run.state, run.record, plain)
 
 
 def _plain(value: Any) -> Any:

@@ -24,7 +24,7 @@ _Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
-class Looked:
+class Inspection:
     """digest: of the file's content; damage: why it cannot be read, or None; odd: what is unusual about it."""
 
     digest: str
@@ -32,20 +32,20 @@ class Looked:
     odd: tuple[str, ...]
 
 
-def inspect(path: str, *, channels: int, max_pixels: int) -> Looked:
+def inspect(path: str, *, channels: int, max_pixels: int) -> Inspection:
     """Read a file whole. A damaged one is an answer here, not an error."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        return Looked("", str(error.strerror or error), ())
+        return Inspection("", str(error.strerror or error), ())
     digest = hashlib.sha256(content).hexdigest()
     try:
         open_image(path, channels=channels, max_pixels=max_pixels)
     except DataError as error:
         reason = str(error).removeprefix(f"{path}: ").removesuffix("; replace or remove the file")
-        return Looked(digest, reason, ())
+        return Inspection(digest, reason, ())
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        return Looked(digest, None, tuple(_odd(image, Path(path).suffix.lower(), channels)))
+        return Inspection(digest, None, tuple(_odd(image, Path(path).suffix.lower(), channels)))
 
 
 def damaged(paths: Sequence[str], *, channels: int, max_pixels: int) -> list[str | None]:

@@ -51,7 +51,7 @@ class Packing:
 
 
 @dataclass(frozen=True)
-class Shown:
+class Views:
     """The sizes and dropped tokens of an epoch's images, N rows each.
 
     keys: of the samples' draws; boxes: the crop (top, left, height, width); grids: in patches; kept: tokens that stay;
@@ -113,7 +113,7 @@ class PackOrder(Order[Sequences]):
                 f"{len(sizes)} images do not suffice for {parts} processes or micro-batches; use a larger set, or a"
                 " larger data.val_fraction and data.test_fraction"
             )
-        self._plans: dict[int, tuple[Shown, list[list[int]]]] = {}
+        self._plans: dict[int, tuple[Views, list[list[int]]]] = {}
         shown, sequences = self.plan(0)
         at_once = max(packing.budget // self.length // parts, 1) * parts
         self.steps = max(len(sequences) // at_once, 1)
@@ -143,7 +143,7 @@ class PackOrder(Order[Sequences]):
             if own:
                 yield Sequences(batch, own, parts * sum(map(len, own)) / sum(map(len, whole)))
 
-    def plan(self, epoch: int) -> tuple[Shown, list[list[int]]]:
+    def plan(self, epoch: int) -> tuple[Views, list[list[int]]]:
         """The images of an epoch as they are shown, and the sequences of their positions."""
         epoch = epoch if self.training else 0
         if epoch not in self._plans:
@@ -158,7 +158,7 @@ class PackOrder(Order[Sequences]):
             self._plans = {epoch: (shown, [[places[image] for image in row] for row in packed])}
         return self._plans[epoch]
 
-    def _show(self, epoch: int, positions: Tensor) -> Shown:
+    def _show(self, epoch: int, positions: Tensor) -> Views:
         settings, training = self.packing, self.training
         keys = seeding.sample_keys(self.seed if training else seeding.SPLIT, epoch, self.keys)
         cut = boxes(self.sizes, keys, aspect=settings.aspect, centred=not training)
@@ -169,7 +169,7 @@ class PackOrder(Order[Sequences]):
         cells = grids.prod(dim=1)
         if not training:
             self.length = max(settings.length, int(cells.max()))
-            return Shown(keys, cut, grids, cells, 0)
+            return Views(keys, cut, grids, cells, 0)
         seen = torch.empty(len(keys), dtype=torch.float64)
         seen[positions] = epoch + torch.arange(len(keys)).double() / max(len(keys), 1)
         fewest, most = (
@@ -183,4 +183,4 @@ class PackOrder(Order[Sequences]):
             grid = shrunk((int(grids[image, 0]), int(grids[image, 1])), self.length)
             grids[image] = torch.tensor(grid)
             kept[image] = kept_counts(grids[image].prod(), rates[image])
-        return Shown(keys, cut, grids, kept, len(long))
+        return Views(keys, cut, grids, kept, len(long))
