@@ -22,9 +22,8 @@ from vitexp.checkpoint.load import load_weights
 from vitexp.checkpoint.read import read_metadata
 from vitexp.config.releases import allowing
 from vitexp.config.targets import require_known, whitelist
-from vitexp.config.untrusted import first_line
 from vitexp.contract import SEE, SupportsAnySize, SupportsPacks
-from vitexp.errors import CheckpointError, ConfigError, VitexpError
+from vitexp.errors import CheckpointError, ConfigError, VitexpError, first_line
 from vitexp.files import parse_json
 from vitexp.machine.rank import started
 from vitexp.seeding import mix

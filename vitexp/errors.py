@@ -45,6 +45,11 @@ class SweepError(VitexpError):
     exit_code = 7
 
 
+def first_line(error: BaseException) -> str:
+    """The message of an error in one line; the name of its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def require_extra(extra: str, *modules: str, asked: str) -> None:
     """Raise ConfigError unless the modules of an optional extra are installed; `asked` is what the user typed."""
     absent = [module for module in modules if not _is_here(module)]

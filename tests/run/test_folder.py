@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from vitexp.errors import CheckpointError, ResourceError
+from vitexp.files import write_json
 from vitexp.machine.signals import Interrupted, behind
 from vitexp.report.screen import say
-from vitexp.run.folder import Run, find, working, write_json
+from vitexp.run.folder import Run, find, working
 
 
 def made(outputs: Path, folder: str, name: str | None = None) -> Run:

@@ -16,7 +16,7 @@ from vitexp.checkpoint.read import load_torch, read_tensors
 from vitexp.checkpoint.safe_io import LAST, SafeCheckpointIO, sha256
 from vitexp.cli import main
 from vitexp.errors import CheckpointError, ConfigError
-from vitexp.run.folder import write_json
+from vitexp.files import write_json
 
 GOOD = {"head.weight": torch.zeros(2, 2)}
 

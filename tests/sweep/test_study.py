@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from tests.sweeps import TOY, finish, in_state, jobs, start, until
 from vitexp.errors import ConfigError
-from vitexp.run.folder import write_json
+from vitexp.files import write_json
 from vitexp.sweep.folder import FINISHED, Job, Sweep, create_sweep, find_sweep
 from vitexp.sweep.plan import Planned, settings_of, sort_words
 from vitexp.sweep.space import Space

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitexp.errors import CheckpointError, ConfigError, require_extra
+from vitexp.errors import CheckpointError, ConfigError, first_line, require_extra
 from vitexp.files import parse_json
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz")
@@ -146,7 +146,7 @@ def _fetch(repository: str) -> Path:
     try:
         return Path(hf_hub_download(name, _HUB_FILE, revision=revision or None))
     except (OSError, ValueError, HTTPError, EntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise CheckpointError(
             f"checkpoint=hf:{repository} could not be had ({reason}); check the name and the network, or download its "
             f"{_HUB_FILE} elsewhere and give checkpoint=PATH"
@@ -191,7 +191,7 @@ def _from_numpy(array: Any) -> Tensor:
 
 
 def _damaged(path: Path, error: BaseException) -> CheckpointError:
-    reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+    reason = first_line(error)[:120]
     return CheckpointError(f"{path} is damaged or not a {path.suffix} file ({reason}); copy it again from its source")
 
 

@@ -17,9 +17,8 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from vitexp.checkpoint.read import load_torch
-from vitexp.errors import CheckpointError, ResourceError
-from vitexp.files import read_json
-from vitexp.run.folder import write_json
+from vitexp.errors import CheckpointError, ResourceError, first_line
+from vitexp.files import read_json, sync, whole, write_json
 
 SCHEMA = 2
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -36,20 +35,16 @@ class SafeCheckpointIO(CheckpointIO):
             ResourceError: no room, or no permission; the files that were there are untouched.
         """
         path = Path(path)
-        part = path.with_name(f".{path.name}.part")
         try:
             _require_room(path)
-            with part.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            _enter(path, part, checkpoint)
-            if path.name == LAST and path.exists():
-                os.replace(path, path.with_name(PREVIOUS))
-            os.replace(part, path)
-            _sync_folder(path.parent)
+            with whole(path) as part:
+                torch.save(checkpoint, part)
+                sync(part)
+                _enter(path, part, checkpoint)
+                if path.name == LAST and path.exists():
+                    os.replace(path, path.with_name(PREVIOUS))
+            sync(path.parent)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-            part.unlink(missing_ok=True)
             if isinstance(error, RuntimeError) and "write" not in str(error) and "enforce fail" not in str(error):
                 raise
             raise _resource_error(path, error) from error
@@ -141,17 +136,9 @@ def _require_room(path: Path) -> None:
         raise OSError(errno.ENOSPC, f"{needed} bytes needed, {free} free")
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _resource_error(path: Path, error: BaseException) -> ResourceError:
     free = shutil.disk_usage(path.parent).free / 2**20
-    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    reason = getattr(error, "strerror", None) or first_line(error)
     return ResourceError(
         f"cannot save {path}: {reason} ({free:.0f} MiB free there); free space or fix the permission,"
         " then `vitexp resume` continues from the checkpoint before"

@@ -1,6 +1,5 @@
 """Weights as a safetensors file: written whole or not at all, with what they are in the header."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vitexp.errors import ResourceError
+from vitexp.files import whole
 
 
 def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
@@ -23,13 +23,9 @@ def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> N
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Write tensors by any names, as `save_weights` does."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    part = path.with_name(f".{path.name}.part")
     try:
-        save_file(tensors, part, metadata=dict(metadata))
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        with whole(path) as part:
+            save_file(tensors, part, metadata=dict(metadata))
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error)
         raise ResourceError(f"cannot write {path}: {reason}; free space there or fix the permission") from error

@@ -36,12 +36,11 @@ from vitexp.config.small_image import patch_size, published, size_step, stem_str
 from vitexp.config.spelling import nearest, one_of
 from vitexp.config.untrusted import (
     HYDRA_CODE,
-    first_line,
     from_environment,
     require_plain_hydra,
 )
 from vitexp.config.values import check_type, check_values, example_of, kind_of, spelt
-from vitexp.errors import ConfigError
+from vitexp.errors import ConfigError, first_line
 
 
 def conf_dir() -> Path:

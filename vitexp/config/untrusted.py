@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml.events import AliasEvent
 
 from vitexp.config.targets import follow_moves
-from vitexp.errors import CheckpointError, ConfigError, VitexpError
+from vitexp.errors import CheckpointError, ConfigError, VitexpError, first_line
 
 HYDRA_CODE = ("hydra.callbacks", "hydra.searchpath", "hydra.job_logging", "hydra.hydra_logging", "hydra/callbacks")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # five times as fast
@@ -95,10 +95,6 @@ def resolve(cfg: DictConfig, refusal: type[VitexpError]) -> None:
         OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise refusal(str(error.__cause__ or first_line(error))) from error
-
-
-def first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _names(node: Any, prefix: str = "") -> Iterator[str]:

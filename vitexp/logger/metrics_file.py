@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from vitexp.errors import ConfigError, ResourceError
+from vitexp.files import whole
 from vitexp.report.metrics import COLUMNS, read_cells, read_metrics
 
 __all__ = ["MetricsFile", "read_metrics"]
@@ -135,12 +136,8 @@ class MetricsFile(Logger):
         self._start = len(body)
         body += _line(self._row, self._columns) if self._row else b""
         self._end = len(body)
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        with open(temporary, "wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        with whole(self.path) as part:
+            part.write_bytes(body)
 
     def _earlier_rows(self) -> list[dict[str, str]]:
         """The rows on disk before the last one."""

@@ -23,6 +23,8 @@ from urllib.request import getproxies, proxy_bypass
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from vitexp.errors import first_line
+
 log = logging.getLogger(__name__)
 
 _HOST = "https://api.wandb.ai"
@@ -103,7 +105,7 @@ class WandbLogger(Logger):
             yield
         except (wandb.errors.Error, OSError) as error:
             self._run = None
-            log.warning("wandb stopped (%s); the run goes on without it, metrics.csv is complete", _first_line(error))
+            log.warning("wandb stopped (%s); the run goes on without it, metrics.csv is complete", first_line(error))
             _forget_service()
 
 
@@ -247,7 +249,7 @@ def _init(settings: WandbSettings, arguments: Mapping[str, Any], reason: str | N
             )
             return run, reason
         except (wandb.errors.Error, OSError) as error:
-            reason = _first_line(error)
+            reason = first_line(error)
             _forget_service()  # else the id counts as in use
     return None, reason
 
@@ -260,7 +262,3 @@ def _forget_service() -> None:
         wandb.teardown()
     except (wandb.errors.Error, OSError) as error:
         log.debug("wandb teardown: %s", error)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

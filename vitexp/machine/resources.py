@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from omegaconf import DictConfig
 
-from vitexp.errors import ResourceError, VitexpError
+from vitexp.errors import ResourceError, VitexpError, first_line
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)
 # What torch says in a RuntimeError without room on the GPU, on the host, for a kernel's workspace.
@@ -38,7 +38,7 @@ def naming_resources(cfg: DictConfig) -> Iterator[None]:
 
 def resource_error(cfg: DictConfig, error: Exception) -> ResourceError | None:
     """The error that says what to lower or free; None where the error is about something else."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = first_line(error)
     starved = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
     if starved or _is_torch(error, "OutOfMemoryError") or _says(error, _MEMORY, text):
         return _memory(cfg, text)

@@ -5,7 +5,6 @@ works there, so a run that says `running` with nobody holding the lock was kille
 answers at once.
 """
 
-import json
 import logging
 import os
 import platform
@@ -14,7 +13,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from importlib import metadata
@@ -27,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from vitexp.config.compose import register, to_yaml
 from vitexp.config.untrusted import read_rules
 from vitexp.errors import CheckpointError, ConfigError, ResourceError, VitexpError
-from vitexp.files import read_json
+from vitexp.files import read_json, write_json, write_text
 from vitexp.machine.cores import usable_cores
 from vitexp.machine.rank import is_first, meeting
 from vitexp.machine.signals import Interrupted, behind
@@ -132,14 +131,8 @@ class Run:
         if not is_first():
             return
         resolved: Any = OmegaConf.to_container(cfg, resolve=True)
-        _write_text(self.path / "config.yaml", to_yaml(DictConfig(resolved)))
-        _write_text(self.path / RULES, OmegaConf.to_yaml(cfg))
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    os.replace(part, path)
+        write_text(self.path / "config.yaml", to_yaml(DictConfig(resolved)))
+        write_text(self.path / RULES, OmegaConf.to_yaml(cfg))
 
 
 def create(cfg: DictConfig, *, argv: Sequence[str], overrides: Sequence[str], folder: Path | None = None) -> Run:
@@ -162,11 +155,9 @@ def create(cfg: DictConfig, *, argv: Sequence[str], overrides: Sequence[str], fo
         path.mkdir(parents=True, exist_ok=folder is not None)
         (path / "checkpoints").mkdir(exist_ok=True)
         (path / "plots").mkdir(exist_ok=True)
-        resolved: Any = OmegaConf.to_container(cfg, resolve=True)
-        (path / "config.yaml").write_text(to_yaml(DictConfig(resolved)))
-        (path / RULES).write_text(OmegaConf.to_yaml(cfg))
-        (path / "overrides.txt").write_text("".join(f"{line}\n" for line in overrides))
         run = Run(path)
+        run.keep_config(cfg)
+        write_text(path / "overrides.txt", "".join(f"{line}\n" for line in overrides))
         run.acquire()
         run.update(**_identity(cfg, argv), state="running")
         run.note = _tell_the_others(cfg, path.resolve())
@@ -184,7 +175,7 @@ def _tell_the_others(cfg: DictConfig, path: Path) -> Path | None:
     name = meeting()
     note = Path(cfg.outputs) / f".{name}" if name is not None else None
     if note is not None:
-        _write_text(note, str(path))
+        write_text(note, str(path))
     return note
 
 
@@ -265,17 +256,6 @@ def point_last(outputs: Path, path: Path) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(os.path.relpath(path, outputs))
     os.replace(link, outputs / "last")
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file so that a reader sees the old content or the new, never half of it."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w") as file:
-        json.dump(content, file, indent=2, default=str)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def open_run(path: Path) -> Run:

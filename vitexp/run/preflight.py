@@ -5,8 +5,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from vitexp import build
-from vitexp.config.untrusted import first_line
-from vitexp.errors import ConfigError, VitexpError, require_extra
+from vitexp.errors import ConfigError, VitexpError, first_line, require_extra
 
 
 def require_ready(cfg: DictConfig, data: Any, task: Any) -> None:

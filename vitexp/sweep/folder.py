@@ -15,8 +15,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.errors import CheckpointError, ConfigError, ResourceError
-from vitexp.files import read_json
-from vitexp.run.folder import write_json
+from vitexp.files import read_json, write_json
 from vitexp.sweep.plan import Planned, folder_name
 
 SETTINGS, STATE, FROZEN = "sweep.json", "job.json", "job.yaml"

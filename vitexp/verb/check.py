@@ -17,9 +17,9 @@ from vitexp import build
 from vitexp.config.command import Command
 from vitexp.data.file.inspect import Inspection, each, inspect
 from vitexp.errors import DataError
+from vitexp.files import write_json
 from vitexp.report.screen import say, show
 from vitexp.report.text import clean
-from vitexp.run.folder import write_json
 
 SPLITS = ("train", "val", "test")
 SHOWN = 20

@@ -7,18 +7,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from vitexp import build
 from vitexp.checkpoint.adapter import Adapter
 from vitexp.checkpoint.read import read_classes
 from vitexp.config.command import Command
-from vitexp.config.compose import compose, to_yaml
+from vitexp.config.compose import compose
 from vitexp.machine.resources import naming_resources
 from vitexp.report.screen import print_notes, say, show
 from vitexp.report.table import value_table
 from vitexp.run.adapters import CONCAT, find_adapters, rules_of, task_names
-from vitexp.run.folder import RULES, Run, create, working
+from vitexp.run.folder import Run, create, working
 
 _FOLDER = "adapters"
 
@@ -69,9 +69,7 @@ def _keep(run: Run, cfg: DictConfig, adapters: list[Adapter], names: list[str]) 
     for name, adapter in zip(names, adapters, strict=True):
         shutil.copyfile(adapter.path, folder / f"{name}.safetensors")
     cfg.regime.adapters = [f"{_FOLDER}/{name}.safetensors" for name in names]
-    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
-    (run.path / "config.yaml").write_text(to_yaml(DictConfig(resolved)))
-    (run.path / RULES).write_text(OmegaConf.to_yaml(cfg))
+    run.keep_config(cfg)
 
 
 def _row(name: str, adapter: Adapter) -> tuple[object, ...]:

@@ -14,9 +14,10 @@ from vitexp.checkpoint.adapter import ADAPTER, is_adapter
 from vitexp.checkpoint.safe_io import BEST, LAST, SafeCheckpointIO
 from vitexp.config.command import Command
 from vitexp.errors import CheckpointError, ConfigError
+from vitexp.files import write_json
 from vitexp.report.screen import print_metrics, print_notes
 from vitexp.run.fit import WEIGHTS
-from vitexp.run.folder import Run, find, write_json
+from vitexp.run.folder import Run, find
 from vitexp.run.reopen import reopen
 from vitexp.verb.evaluate_sizes import evaluate_sizes
 from vitexp.verb.multitask import evaluate_joined, joined_run

@@ -14,10 +14,11 @@ from vitexp.checkpoint.adapter import Adapter, read_adapter
 from vitexp.checkpoint.read import read_classes
 from vitexp.config.command import Command
 from vitexp.errors import ConfigError
+from vitexp.files import write_json
 from vitexp.report.screen import print_notes, say, show
 from vitexp.report.table import predictions_table, value_table
 from vitexp.run.adapters import CONCAT, rules_of
-from vitexp.run.folder import Run, find, write_json
+from vitexp.run.folder import Run, find
 from vitexp.run.reopen import reopen
 
 # What may differ from how the tasks were trained, when all are evaluated.

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from vitexp.data.file.image import open_image
+from vitexp.files import write_json
 from vitexp.report.draw_boxes import DrawnBox, draw
 from vitexp.report.screen import say
-from vitexp.run.folder import write_json
 
 # Detections below it are neither drawn nor written.
 THRESHOLD = 0.5

@@ -13,6 +13,7 @@ from vitexp.config.compose import compose, flatten, parse, register
 from vitexp.config.schema import GROUPS
 from vitexp.config.untrusted import read_rules
 from vitexp.errors import CheckpointError, ConfigError, ResourceError, VitexpError
+from vitexp.files import write_text
 from vitexp.machine.rank import is_first
 from vitexp.report.compare_page import ComparedRun, compare_page
 from vitexp.report.run_page import run_page
@@ -124,10 +125,7 @@ def _number(file: Path) -> tuple[int, str]:
 
 
 def _write(file: Path, page: str) -> Path:
-    part = file.with_name(f".{file.name}.part")
     try:
-        part.write_text(page, encoding="utf-8")
-        part.replace(file)
+        return write_text(file, page)
     except OSError as error:
         raise ResourceError(f"cannot write {file}: {error.strerror}; free it or choose outputs=<folder>") from error
-    return file

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vitexp.errors import DataError
+from vitexp.errors import DataError, first_line
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -84,8 +84,7 @@ def _named(path: str | Path) -> Iterator[None]:
     except DataError as error:
         raise DataError(f"{path}: {error}; replace or remove the file") from None
     except (*_DAMAGED, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        reason = reason.split("<_io.BytesIO")[0].strip()
+        reason = first_line(error).split("<_io.BytesIO")[0].strip()
         raise DataError(f"{path}: not a readable image ({reason}); replace or remove the file") from error
 
 
