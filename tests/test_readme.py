@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from vitexp.cli import EXIT_CODES
 from vitexp.config.command import VERBS
 from vitexp.config.compose import compose, options
 from vitexp.config.schema import ALIASES, CHOICES, GROUPS
+from vitexp.errors import EXIT_CODES
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -20,7 +20,7 @@ def test_every_verb_has_its_row_and_no_other() -> None:
 def test_exit_codes_are_those_of_the_help() -> None:
     section = TEXT.split("## Exit codes")[1].split("## ")[0]
     rows = re.findall(r"^\| (\d+) \| (.+) \|$", section, re.M)
-    assert [(int(code), meaning) for code, meaning in rows] == list(EXIT_CODES)
+    assert [(int(code), meaning) for code, meaning in rows] == list(EXIT_CODES.items())
 
 
 def test_groups_short_names_and_data_are_listed() -> None:

@@ -16,9 +16,9 @@ from rich.text import Text
 
 from vitexp import __version__
 from vitexp.config.command import VERBS, Command, call, implied
-from vitexp.errors import ConfigError, VitexpError
+from vitexp.errors import EXIT_CODES, ConfigError, Interrupted, VitexpError, behind, ending
 from vitexp.machine.rank import follow_first, is_first, started
-from vitexp.machine.signals import Interrupted, behind, install
+from vitexp.machine.signals import install
 
 EXAMPLES = (
     ("vitexp", "train the small ViT on the bundled digits"),
@@ -34,20 +34,6 @@ FLAGS = (
     ("-i, --info", "what Hydra found: defaults, search path, plugins"),
     ("-cd, --config-dir DIR", "a folder of your own options, laid out as conf/ is"),
     ("-sc install=bash", 'tab completion: eval "$(vitexp -sc install=bash)"'),
-)
-
-EXIT_CODES = (
-    (0, "complete"),
-    (1, "a bug in vitexp"),
-    (2, "usage or configuration; nothing was written"),
-    (3, "data absent or damaged"),
-    (4, "checkpoint or resume"),
-    (5, "diverged: a loss was not finite"),
-    (6, "resources: memory, disk, permission"),
-    (7, "a sweep with failed jobs"),
-    (130, "interrupted: saved, `vitexp resume` continues"),
-    (138, "SLURM's SIGUSR1: saved, `vitexp resume` continues"),
-    (143, "terminated: saved, `vitexp resume` continues"),
 )
 
 
@@ -67,15 +53,17 @@ def _answer(error: BaseException, arguments: list[str]) -> int:
     if (stopped := behind(error)) is not None:
         if is_first():  # each process of a run gets the signal
             _say(f"{stopped}{_how_to_go_on(arguments, stopped)}", style="yellow")
-        return stopped.exit_code
-    if isinstance(error, VitexpError):
-        return _fail(error)
-    if isinstance(error, BrokenPipeError):
+    elif isinstance(error, VitexpError):
+        _say(str(error), style="bold red")
+        if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
+            traceback.print_exc()
+    elif isinstance(error, BrokenPipeError):  # whoever reads the output has had enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    traceback.print_exc()
-    _say(f"a bug in vitexp ({type(error).__name__}): please report it with the lines above", style="bold red")
-    return 1
+    else:
+        traceback.print_exc()
+        _say(f"a bug in vitexp ({type(error).__name__}): please report it with the lines above", style="bold red")
+    return ending(error).exit_code
 
 
 def dispatch(arguments: Sequence[str]) -> int:
@@ -173,7 +161,7 @@ def help_text(verb: str | None = None, config_dirs: Sequence[str] = ()) -> Rende
         _section("Short names", aliases),
         _section("Flags", FLAGS),
         _section("Examples", EXAMPLES),
-        _section("Exit codes", [(str(code), meaning) for code, meaning in EXIT_CODES]),
+        _section("Exit codes", [(str(code), meaning) for code, meaning in EXIT_CODES.items()]),
     )
 
 
@@ -209,13 +197,6 @@ def _hand_to_hydra(flags: list[str], words: list[str]) -> int:
     sys.argv = ["vitexp", *flags, *(canonical(word) for word in words)]
     hydra.main(config_path=str(conf_dir()), config_name="config", **VERSION_BASE)(lambda cfg: None)()
     return 0
-
-
-def _fail(error: VitexpError) -> int:
-    _say(str(error), style="bold red")
-    if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
-        traceback.print_exc()
-    return error.exit_code
 
 
 def _say(message: str, *, style: str) -> None:

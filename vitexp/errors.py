@@ -1,6 +1,23 @@
-"""Errors that are the user's to mend, by the exit code that a script can branch on."""
+"""Errors that are the user's to mend, interrupts, and the exit codes that a script can branch on."""
 
+import signal
+from dataclasses import dataclass
 from importlib.util import find_spec
+
+# Exit code -> its meaning, as `vitexp --help` and the documentation show it.
+EXIT_CODES = {
+    0: "complete",
+    1: "a bug in vitexp",
+    2: "usage or configuration; nothing was written",
+    3: "data absent or damaged",
+    4: "checkpoint or resume",
+    5: "diverged: a loss was not finite",
+    6: "resources: memory, disk, permission",
+    7: "a sweep with failed jobs",
+    130: "interrupted: saved, `vitexp resume` continues",
+    138: "SLURM's SIGUSR1: saved, `vitexp resume` continues",
+    143: "terminated: saved, `vitexp resume` continues",
+}
 
 
 class VitexpError(ValueError):
@@ -43,6 +60,55 @@ class SweepError(VitexpError):
     """Jobs of a sweep failed; the others finished."""
 
     exit_code = 7
+
+
+class Interrupted(BaseException):
+    """A signal asks the command to stop. Not an Exception: nothing may swallow it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+        # Whether it came while a run folder was held, so that there is a run to continue.
+        self.in_run = False
+        # Whether SLURM has been asked for another turn.
+        self.requeued = False
+
+    @property
+    def exit_code(self) -> int:
+        """128 + signal number: 130 for SIGINT, 143 for SIGTERM, 138 for SIGUSR1."""
+        return 128 + self.signum
+
+
+def behind(error: BaseException) -> Interrupted | None:
+    """The interrupt on top of which `error` came, by a library that wraps it or while things were closed; None if none.
+
+    A signal arrives anywhere, so in code that is not ours, too.
+    """
+    seen: list[BaseException] = []
+    while error not in seen:
+        if isinstance(error, Interrupted):
+            return error
+        seen.append(error)
+        error = error.__cause__ or error.__context__ or error
+    return None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The outcome of some work, as run.json and job.json record it."""
+
+    state: str = "done"
+    exit_code: int = 0
+    reason: str | None = None
+
+
+def ending(error: BaseException) -> Ending:
+    """The outcome of work that `error` ends."""
+    if (stopped := behind(error)) is not None:
+        return Ending("interrupted", stopped.exit_code, str(stopped))
+    if isinstance(error, VitexpError):
+        return Ending("failed", error.exit_code, str(error))
+    return Ending("failed", VitexpError.exit_code, f"{type(error).__name__}: {error}")
 
 
 def first_line(error: BaseException) -> str:

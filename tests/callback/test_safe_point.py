@@ -12,8 +12,8 @@ import torch
 from vitexp.callback import safe_point as module
 from vitexp.callback.finite import Finite
 from vitexp.callback.safe_point import SafePoint
+from vitexp.errors import Interrupted
 from vitexp.machine import signals as interrupt
-from vitexp.machine.signals import Interrupted
 
 
 class Checkpoints:

@@ -11,8 +11,7 @@ import pytest
 
 from tests.resume.toy import MEMORY, TOY, Death, differing, in_place, outcome, session, steps
 from vitexp.cli import main
-from vitexp.errors import CheckpointError, ConfigError
-from vitexp.machine.signals import Interrupted
+from vitexp.errors import CheckpointError, ConfigError, Interrupted
 from vitexp.run.folder import find
 from vitexp.run.slurm import begun, job, requeued
 from vitexp.verb.resume import ON_REQUEST

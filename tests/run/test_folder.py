@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vitexp.errors import CheckpointError, ResourceError
+from vitexp.errors import CheckpointError, Interrupted, ResourceError, behind
 from vitexp.files import write_json
-from vitexp.machine.signals import Interrupted, behind
 from vitexp.report.screen import say
 from vitexp.run.folder import Run, find, working
 

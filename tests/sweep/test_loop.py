@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from tests.sweeps import in_state, jobs, until
 from vitexp.config.compose import compose
-from vitexp.machine.signals import Interrupted
+from vitexp.errors import Interrupted
 from vitexp.report.sweep_screen import SweepScreen
 from vitexp.sweep.folder import FINISHED, Sweep, create_sweep, find_sweep
 from vitexp.sweep.loop import Listed, run_all

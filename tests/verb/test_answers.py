@@ -12,8 +12,7 @@ from vitexp import build, cli
 from vitexp.cli import main
 from vitexp.config.command import Command, call
 from vitexp.config.compose import compose
-from vitexp.errors import ConfigError
-from vitexp.machine.signals import Interrupted
+from vitexp.errors import ConfigError, Interrupted
 from vitexp.task.classify import Classify
 
 SMALL = ["data=fake", "data.sizes=[32,16,16]", "epochs=1", "bs=16", "logger=none"]

@@ -20,8 +20,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from vitexp.callback.finite import Finite
 from vitexp.checkpoint.adapter import BASE, require_base, trained_names, without_base
 from vitexp.checkpoint.safe_io import BEST, LAST
-from vitexp.errors import CheckpointError
-from vitexp.machine.signals import SIGNALS, Interrupted, is_echo
+from vitexp.errors import CheckpointError, Interrupted
+from vitexp.machine.signals import SIGNALS, is_echo
 
 GRACE_S = 30.0
 

@@ -8,37 +8,7 @@ import signal
 import time
 from types import FrameType
 
-
-class Interrupted(BaseException):
-    """A signal asks the command to stop. Not an Exception: nothing may swallow it."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.signum = signum
-        # Whether it came while a run folder was held, so that there is a run to continue.
-        self.in_run = False
-        # Whether SLURM has been asked for another turn.
-        self.requeued = False
-
-    @property
-    def exit_code(self) -> int:
-        """128 + signal number: 130 for SIGINT, 143 for SIGTERM, 138 for SIGUSR1."""
-        return 128 + self.signum
-
-
-def behind(error: BaseException) -> Interrupted | None:
-    """The interrupt on top of which `error` came, by a library that wraps it or while things were closed; None if none.
-
-    A signal arrives anywhere, so in code that is not ours, too.
-    """
-    seen: list[BaseException] = []
-    while error not in seen:
-        if isinstance(error, Interrupted):
-            return error
-        seen.append(error)
-        error = error.__cause__ or error.__context__ or error
-    return None
-
+from vitexp.errors import Interrupted
 
 # SIGUSR1 is what `sbatch --signal=USR1@120` sends before the time of a job is over.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)

@@ -25,11 +25,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from vitexp.config.compose import register, to_yaml
 from vitexp.config.untrusted import read_rules
-from vitexp.errors import CheckpointError, ConfigError, ResourceError, VitexpError
+from vitexp.errors import CheckpointError, ConfigError, Ending, ResourceError, behind, ending
 from vitexp.files import read_json, write_json, write_text
 from vitexp.machine.cores import usable_cores
 from vitexp.machine.rank import is_first, meeting
-from vitexp.machine.signals import Interrupted, behind
 
 log = logging.getLogger("vitexp")
 # The configuration with its interpolations, so that another verb can change one key and what depends on it follows.
@@ -313,36 +312,28 @@ def find(reference: str, outputs: Path) -> Run:
     raise CheckpointError(f"run={reference} matches {len(matching)} runs: {names}; type more of the name or its path")
 
 
-def _record(run: Run, **outcome: Any) -> None:
+def _record(run: Run, end: Ending, duration_s: float) -> None:
     """Write how the work ended; a disk that is full by then does not stand in the way of what it ended for."""
     try:
-        run.update(**outcome)
+        run.update(**vars(end), duration_s=duration_s)
     except OSError as error:
         reason = f"cannot write {run.path / 'run.json'}: {error.strerror}"
-        if outcome["state"] == "done":
+        if end.state == "done":
             raise ResourceError(f"{reason}; free space there, then `vitexp resume run={run.name}`") from error
         print(f"vitexp: {reason}", file=sys.stderr)
-
-
-def _outcome(error: BaseException) -> dict[str, Any]:
-    if isinstance(error, Interrupted):
-        return {"state": "interrupted", "exit_code": error.exit_code, "reason": str(error)}
-    code = error.exit_code if isinstance(error, VitexpError) else 1
-    return {"state": "failed", "exit_code": code, "reason": str(error) or type(error).__name__}
 
 
 @contextmanager
 def working(run: Run) -> Iterator[None]:
     """Record in run.json how the work in the folder ends, with the full traceback in log.txt, and let go of it."""
     start, before = time.perf_counter(), float(run.record.get("duration_s", 0.0))
-    outcome: dict[str, Any] = {"state": "done", "exit_code": 0, "reason": None}
+    end = Ending()
     with _logging(run.path / "log.txt"):
         log.info("begun by process %d on %s", os.getpid(), platform.node())
         try:
             yield
         except BaseException as error:
-            stopped = behind(error)
-            outcome = _outcome(stopped or error)
+            stopped, end = behind(error), ending(error)
             if stopped is not error:
                 log.exception("the run failed" if stopped is None else "on top of the interrupt")
             if stopped is not None:
@@ -350,9 +341,9 @@ def working(run: Run) -> Iterator[None]:
                 raise stopped from None
             raise
         finally:
-            log.info("ended: %s", outcome["state"])
+            log.info("ended: %s", end.state)
             try:
-                _record(run, **outcome, duration_s=round(before + time.perf_counter() - start, 3))
+                _record(run, end, round(before + time.perf_counter() - start, 3))
             finally:
                 run.release()
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vitexp.errors import Interrupted
 from vitexp.machine.rank import is_first
-from vitexp.machine.signals import Interrupted, ignore
+from vitexp.machine.signals import ignore
 from vitexp.run.folder import Run, all_runs
 
 

@@ -19,9 +19,9 @@ from filelock import Timeout
 
 from vitexp.config.command import Command, call
 from vitexp.config.compose import register
-from vitexp.errors import VitexpError
+from vitexp.errors import Ending, Interrupted, VitexpError, behind, ending
 from vitexp.machine.rank import end_with_parent, follow_first, is_first
-from vitexp.machine.signals import Interrupted, behind, ignore, install
+from vitexp.machine.signals import ignore, install
 from vitexp.run.folder import open_run
 from vitexp.sweep.folder import FINISHED, FROZEN, STATE, Job, read_state
 
@@ -51,7 +51,7 @@ def run_job(folder: Path) -> int:
 
 def _run(job: Job) -> int:
     start = time.perf_counter()
-    outcome: dict[str, Any] = {"state": "done", "exit_code": 0, "reason": None}
+    end, found = Ending(), dict[str, Any]()
     try:
         install()
         resumes = _begun(job)
@@ -65,25 +65,17 @@ def _run(job: Job) -> int:
             attempts=job.record["attempts"] + 1,
             started=datetime.now().astimezone().isoformat(timespec="seconds"),
         )
-        outcome["metrics"] = _work(job)
+        found["metrics"] = _work(job)
     except (Exception, Interrupted) as error:  # noqa: BLE001  (a bug ends this job, not the sweep)
-        outcome = _ending(error)
+        end = ending(error)
+        if behind(error) is None and not isinstance(error, VitexpError):
+            traceback.print_exc()
+        else:
+            print(f"vitexp: {end.reason}", file=sys.stderr)
     ignore()  # the end is near: nothing may keep it from the record
     seconds = job.record["seconds"] + time.perf_counter() - start
-    job.update(**outcome, seconds=round(seconds, 3))
-    return int(outcome["exit_code"])
-
-
-def _ending(error: BaseException) -> dict[str, Any]:
-    """Say why the job ended; what job.json has of it."""
-    if (stopped := behind(error)) is not None:
-        print(f"vitexp: {stopped}", file=sys.stderr)
-        return {"state": "interrupted", "exit_code": stopped.exit_code, "reason": str(stopped)}
-    if isinstance(error, VitexpError):
-        print(f"vitexp: {error}", file=sys.stderr)
-        return {"state": "failed", "exit_code": error.exit_code, "reason": str(error)}
-    traceback.print_exc()
-    return {"state": "failed", "exit_code": 1, "reason": f"{type(error).__name__}: {error}"}
+    job.update(**vars(end), **found, seconds=round(seconds, 3))
+    return end.exit_code
 
 
 def _work(job: Job) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from vitexp.config.releases import VERSION_BASE
-from vitexp.errors import ConfigError, require_extra
-from vitexp.machine.signals import Interrupted
+from vitexp.errors import ConfigError, Interrupted, require_extra
 from vitexp.report.sweep_screen import SweepScreen
 from vitexp.sweep.folder import Job, Sweep
 from vitexp.sweep.loop import noting_signals

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
-from vitexp.machine.signals import SIGNALS, Interrupted
+from vitexp.errors import Interrupted
+from vitexp.machine.signals import SIGNALS
 from vitexp.report.sweep_screen import Line, SweepScreen
 from vitexp.sweep.folder import FAILED, Job
 from vitexp.sweep.job import BUSY
