@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from tests.analysis.subjects import subject
 from tests.tiny import tiny_swinv2, tiny_vit
-from vitexp.analysis.amplitude import Amplitude
+from vitexp.analysis.amplitude import Amplitude, Amplitudes
 from vitexp.attention.softmax import Softmax
 from vitexp.errors import ConfigError
 
@@ -47,6 +47,19 @@ def test_stages_of_a_pyramid_and_the_ratio() -> None:
     values = analysis.summary(analysis.measure(subject(Doubling())))
     assert values["variance_max_over_min"] == pytest.approx(16.0, rel=1e-5)
     assert values["absolute_max_over_min"] == pytest.approx(4.0, rel=1e-5)
+    assert values["last_variance"] == pytest.approx(16 * values["first_variance"], rel=1e-5)
+
+
+def test_only_blocks_that_the_loss_reaches_count_for_the_gradient() -> None:
+    analysis, values = Amplitude(), {"variance": torch.tensor([1.0, 2, 3]), "absolute": torch.ones(3), "loss": 1.0}
+    for gradient, ratio in ((torch.tensor([torch.nan, 2.0, 6.0]), 3.0), (torch.full((3,), torch.nan), None)):
+        measured = Amplitudes(names=["a", "b", "c"], gradient=gradient, **values)
+        assert analysis.summary(measured).get("gradient_max_over_min") == ratio
+
+
+def test_images_are_summed_in_double_precision() -> None:
+    measured = Amplitude().measure(subject(tiny_vit()))
+    assert measured.variance.dtype == measured.absolute.dtype == measured.gradient.dtype == torch.float64
 
 
 def test_without_blocks_it_is_refused() -> None:

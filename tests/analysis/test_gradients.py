@@ -17,6 +17,7 @@ def test_equal_to_backward_over_the_whole_batch() -> None:
     expected = F.cross_entropy(model(looked.images), looked.labels)
     expected.backward()
     assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert lengths.dtype == torch.float64
     for block, length in zip(model.blocks, lengths.tolist(), strict=True):
         flat = torch.cat([parameter.grad.flatten() for parameter in block.parameters()])
         assert length == pytest.approx(float(flat.norm()), rel=1e-4)

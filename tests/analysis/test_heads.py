@@ -1,5 +1,7 @@
 """Likeness of heads: 1 for copies, blind to their order, and by hand on made maps (fact sheet, E11)."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from tests.analysis.subjects import subject
 from tests.tiny import randomise, tiny_vit
 from vitexp.analysis.heads import HeadSimilarity, nearest_fellow
 from vitexp.errors import ConfigError
+from vitexp.report import plot_depth
 
 
 def test_copies_are_one_and_order_does_not_matter() -> None:
@@ -42,3 +45,21 @@ def test_single_heads_and_single_tokens_are_refused(options: dict) -> None:
     model = tiny_vit(**options)
     with pytest.raises(ConfigError, match=r"needs two or more; use model\.num_heads=2"):
         HeadSimilarity().measure(subject(model, size=options.get("image_size", 16)))
+
+
+def test_rows_and_picture_have_every_head(monkeypatch, tmp_path: Path) -> None:
+    drawn: list = []
+    monkeypatch.setattr(plot_depth, "panels", lambda panels, out, **words: drawn.extend([*panels, words]))
+    analysis, measured = HeadSimilarity(), {"softmax": {0: torch.tensor([0.25, 0.5]), 2: torch.tensor([1.0, 0.0])}}
+    assert analysis.rows(measured) == [
+        {"kind": "softmax", "block": 0, "head": 0, "cosine": 0.25},
+        {"kind": "softmax", "block": 0, "head": 1, "cosine": 0.5},
+        {"kind": "softmax", "block": 2, "head": 0, "cosine": 1.0},
+        {"kind": "softmax", "block": 2, "head": 1, "cosine": 0.0},
+    ]
+    assert analysis.summary(measured) == {"softmax/mean": 0.4375, "softmax/first": 0.375, "softmax/last": 0.5}
+    analysis.draw({"trained": measured}, tmp_path / "heads.png", "tiny")
+    panel, words = drawn
+    assert panel.curves == {"trained, softmax map": [0.375, 0.5]}
+    assert panel.dots == {"trained, softmax map": [[0.25, 0.5], [1.0, 0.0]]}
+    assert words == {"headline": "Similarity of heads by depth", "title": "tiny"}

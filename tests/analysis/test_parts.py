@@ -5,6 +5,7 @@ import torch
 from tests.analysis.subjects import subject
 from tests.tiny import tiny_vit
 from vitexp.analysis.parts import part_of, parts_of, passing
+from vitexp.attention.cosine import KeylessBias
 
 
 def test_parts() -> None:
@@ -12,6 +13,10 @@ def test_parts() -> None:
     assert part_of(model.blocks[0].attention) == "attention"
     assert part_of(model.blocks[0].mlp) == "mlp"
     assert part_of(model.blocks[0].norm1) is None
+    assert part_of(KeylessBias(8)) is None, "stands beside the attentions and is none"
+    counted = torch.nn.Identity()
+    counted.num_heads = 2
+    assert part_of(counted) is None
     assert part_of(model.blocks[0].attention.out) is None
     assert list(parts_of(model)) == [f"blocks.{i}.{word}" for i in range(2) for word in ("attention", "mlp")]
 

@@ -9,6 +9,7 @@ from tests.analysis.subjects import subject
 from tests.tiny import tiny_vit
 from vitexp.analysis.rollout import Rollout, half_share, require_grid, roll_out
 from vitexp.errors import ConfigError
+from vitexp.report import plot_overlays
 
 
 def test_recurrence_by_hand() -> None:
@@ -16,6 +17,9 @@ def test_recurrence_by_hand() -> None:
     a, b = (first + torch.eye(2)) / 2, (second + torch.eye(2)) / 2
     torch.testing.assert_close(roll_out([first, second]), b @ a)
     torch.testing.assert_close(roll_out([torch.eye(3)] * 4), torch.eye(3))
+    torch.testing.assert_close(roll_out([first]), a)
+    uneven = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
+    torch.testing.assert_close(roll_out([uneven]), torch.tensor([[0.5, 0.5], [0.0, 1.0]]))
 
 
 def test_rows_stay_distributions() -> None:
@@ -41,6 +45,17 @@ def test_a_model_is_measured_and_drawn(pool: str, tmp_path: Path) -> None:
     assert len(analysis.rows(measured)) == 2 * 3 * 16
     analysis.draw({"trained": measured}, tmp_path / "rollout.png", "tiny")
     assert (tmp_path / "rollout.svg").is_file()
+
+
+def test_the_picture_names_the_block_from_one_on(monkeypatch, tmp_path: Path) -> None:
+    drawn: dict = {}
+    monkeypatch.setattr(plot_overlays, "overlays", lambda *arrays, **words: drawn.update(words, arrays=arrays))
+    analysis = Rollout(block=-1)
+    measured = analysis.measure(subject(tiny_vit(depth=3), count=2))
+    assert measured.block == 2
+    analysis.draw({"trained": measured}, tmp_path / "rollout.png", "tiny")
+    assert (drawn["block"], drawn["title"]) == (3, "tiny")
+    assert [array.shape for array in drawn["arrays"][:3]] == [(2, 3, 16, 16), (2, 4, 4), (2, 2, 4, 4)]
 
 
 def test_windows_and_unknown_blocks_are_refused() -> None:

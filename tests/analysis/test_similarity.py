@@ -17,6 +17,7 @@ from vitexp.analysis.gram import CosineSums, cosines
 from vitexp.analysis.maps import look
 from vitexp.analysis.similarity import Similarity, off_diagonal
 from vitexp.errors import ConfigError
+from vitexp.report import plot_similarity
 
 
 def build(tau: float = 0.5, block_ratio: float = 0.8, nearest: int = 2) -> Similarity:
@@ -127,6 +128,41 @@ def test_blocks_of_other_shapes_are_not_compared() -> None:
     sums.add(torch.rand(4, 2, 9), size=3, members=torch.tensor([0, 2]))
     assert sums.mean.isnan().tolist() == [[False, True, False], [True, True, True], [False, True, False]]
     assert build().nearest_score(sums.ratio).isnan().tolist() == [False, True, False]
+
+
+def test_sums_are_in_double_precision() -> None:
+    pair = torch.tensor([[1.0, 0.3], [0.2, 1.0]])
+    one = float(cosines(pair)[0, 1])
+    sums = CosineSums(tau=0.5)
+    for _ in range(3):
+        sums.add(pair.expand(1001, 2, 2), size=2)
+    assert float(sums.mean[0, 1]) == pytest.approx(one, rel=1e-12)
+
+
+def test_every_row_says_what_it_compares() -> None:
+    analysis = build()
+    rows = analysis.rows(analysis.measure(subject(tiny_vit(depth=3), count=2)))
+    places = {(row["between"], row["kind"], row["block"], row["first"], row["second"]) for row in rows}
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    expected = {(*what, "", *pair) for what in (("blocks", "softmax"), ("tokens", "output")) for pair in pairs}
+    assert places == expected | {("heads", "softmax", block, 0, 1) for block in range(3)}
+    assert {tuple(row) for row in rows} == {("between", "kind", "block", "first", "second", "cosine", "ratio")}
+
+
+def test_curves_are_of_neighbours(monkeypatch, tmp_path: Path) -> None:
+    drawn: dict = {}
+    monkeypatch.setattr(plot_similarity, "similarity", lambda curves, out, **options: drawn.update(curves, **options))
+    analysis = build()
+    alike = analysis.measure(subject(sharp(depth=3), count=2))
+    analysis.draw({"trained": alike}, tmp_path / "similarity.png", "tiny")
+    curves, sums = drawn["trained", "softmax"], alike.blocks["softmax"]
+    assert curves.adjacent.tolist() == [float(sums.ratio[0, 1]), float(sums.ratio[1, 2])]
+    assert curves.cosine.tolist() == [float(sums.mean[0, 1]), float(sums.mean[1, 2])]
+    assert curves.tokens.tolist() == [float(alike.tokens.mean[0, 1]), float(alike.tokens.mean[1, 2])]
+    assert curves.nearest.tolist() == analysis.nearest_score(sums.ratio).tolist()
+    heads = [float(sums.mean[0, 1]) for sums in alike.heads["softmax"].values()]
+    assert curves.heads == pytest.approx(heads, rel=1e-6)
+    assert (drawn["tau"], drawn["block_ratio"], drawn["nearest"], drawn["title"]) == (0.5, 0.8, 2, "tiny")
 
 
 def test_no_more_than_the_maps_of_one_image_are_alive() -> None:

@@ -19,6 +19,7 @@ from vitexp.config.compose import compose
 from vitexp.errors import ConfigError
 from vitexp.model.narrow import Narrow
 
+PARTS = [("attention", "qk"), ("attention", "v"), ("mlp", "hidden")]
 CLOSE = {"atol": 1e-15, "rtol": 1e-9}
 
 
@@ -140,6 +141,24 @@ def test_the_picture(tmp_path: Path) -> None:
     assert (tmp_path / "taylor.png").stat().st_size > 10_000
     assert len(analysis.rows(plans)) == 2 * 6
     assert analysis.summary(plans)["macs_left"] == plans[-1].left
+    rows = analysis.rows(plans)
+    layers = [(f"blocks.{b}.{part}", kind) for b in (0, 1) for part, kind in PARTS]
+    assert [(row["layer"], row["kind"]) for row in rows] == layers * 2
+    assert [row["kept"] for row in rows[6:]] == [plans[1].kept(unit)[0] for unit in layers]
+    assert [row["original"] for row in rows] == [8, 8, 96] * 4
+    assert {row["budget"] for row in rows} == {0.75, 0.5}
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_importance_is_the_mean_of_squared_slopes(normalise: bool) -> None:
+    vit, (images, labels) = model(), data(8)
+    gates = open_gates(vit)
+    looked = replace(subject(vit, count=8), images=images, labels=labels)
+    found = Taylor(budget=0.5, rounds=1, batch=4, normalise=normalise)._importance(looked, gates)
+    halves = [derivatives(vit, gates, images[part], labels[part]) for part in (slice(0, 4), slice(4, 8))]
+    for unit, score in found.items():
+        mean = (halves[0][unit].square() + halves[1][unit].square()) / 2
+        torch.testing.assert_close(score, mean / mean.norm() if normalise else mean)
 
 
 @pytest.mark.parametrize(

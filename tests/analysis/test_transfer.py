@@ -58,6 +58,11 @@ def test_windows_of_stages() -> None:
     model = nn.Module()
     model.stages = nn.ModuleList([stage(8), stage(4)])
     assert trained_windows(model) == [8, 4]
+    model.stages = nn.ModuleList([stage(8)])
+    assert trained_windows(model) == [8]
+    model.stages.append(nn.Module())
+    model.stages[1].blocks = nn.ModuleList([nn.Identity()])
+    assert trained_windows(model) is None, "a stage without windows"
     assert trained_windows(tiny_vit()) is None
 
 
