@@ -178,6 +178,14 @@ def test_features_are_the_final_tokens_in_their_places():
     torch.testing.assert_close(model.pool(found.flatten(2).mT), model.pool(model.encode(pictures)))
 
 
+def test_a_single_block_and_a_head_that_starts_small():
+    torch.manual_seed(0)
+    model = make(compose(["model=navit_nano", "data=fake", "model.depth=1"]).model)
+    assert model.head.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert model.head.bias.abs().max() == 0
+    assert model.kernel_for(torch.device("cpu")) == "split"
+
+
 def test_what_cannot_work_says_what_can():
     factory = make(compose(["attention=separable"]).model.attention)
     with pytest.raises(ConfigError, match=r"attention=separable .* use attention=qknorm"):

@@ -210,3 +210,10 @@ def test_no_gradient_enters_the_base_stream() -> None:
     assert not x.requires_grad
     assert tokens.requires_grad
     assert not any(module.training for module in model.base.modules())
+
+
+def test_a_random_class_token_starts_at_the_spread_of_memory() -> None:
+    torch.manual_seed(0)
+    task = regime("memory_masked", class_token="random")(encoder(dim=256), num_classes=3).tasks[0]
+    assert task.class_token.std().item() == pytest.approx(0.02, rel=0.2)
+    assert task.memory.std().item() == pytest.approx(0.02, rel=0.2)

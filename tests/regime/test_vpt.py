@@ -40,3 +40,9 @@ def test_start_is_uniform_within_the_authors_bound() -> None:
 def test_works_without_a_class_token() -> None:
     model = regime("vpt")(encoder(pool="mean"), num_classes=3)
     assert model(random_images()).shape == (4, 3)
+
+
+def test_prompts_have_their_rate() -> None:
+    model = regime("vpt", lr_scale={"memory": 3.0})(encoder(), num_classes=3)
+    assert model.rates.keys() == NAMES
+    assert model.rates["blocks.0.memory"][0] == 3.0
