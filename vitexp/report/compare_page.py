@@ -6,8 +6,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from vitexp.report.metrics import VAL_AP, VAL_TOP1, headlines
 from vitexp.report.page import number_cell, render
-from vitexp.report.run_page import HEADLINES, curve_charts, rows_of
+from vitexp.report.run_page import curve_charts, rows_of
 from vitexp.report.table import mean_std
 from vitexp.report.text import duration, number
 
@@ -16,8 +17,8 @@ _SEED = "seed"
 _NEITHER = ("outputs", "name", "quiet", "logger", "chosen", "reference")
 # One column a chart, so that a line is a run.
 _CHARTS = {
-    "Validation top-1": {"val/top1": ""},
-    "Validation AP": {"val/map": ""},
+    "Validation top-1": {VAL_TOP1: ""},
+    "Validation AP": {VAL_AP: ""},
     "Validation loss": {"val/loss": ""},
     "Training loss": {"train/loss_step": ""},
 }
@@ -38,7 +39,7 @@ class ComparedRun:
 def compare_page(runs: Sequence[ComparedRun], *, title: str) -> str:
     """HTML of several runs, in the given order."""
     keys = differing(runs)
-    metrics = [name for name in HEADLINES if any(name in run.record.get("metrics", {}) for run in runs)]
+    metrics = headlines(name for run in runs for name in run.record.get("metrics", {}))
     curves = curve_charts([(_label(run, keys), rows_of(run.path)) for run in runs[:_MOST_CURVES]], _CHARTS)
     swept = [chart for key in keys if key != _SEED for chart in [_effect(runs, key, metrics)] if chart]
     context = {

@@ -1,13 +1,32 @@
-"""Reading a run's metrics.csv: one row a logging step, an empty cell where a column has no value at that step."""
+"""Names and order of metrics; metrics.csv: one row a logging step, an empty cell where a column has no value."""
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from vitexp.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# The share of test images whose label is the best guess, and among the five best.
+TEST_TOP1, TEST_TOP5 = "test/top1", "test/top5"
+# The curves of accuracy and of COCO's average precision: column -> its name in a legend; the test's is a point.
+ACCURACY = {"val/top1": "val top-1", "val/top5": "val top-5", TEST_TOP1: "test top-1"}
+PRECISION = {"val/map": "val AP", "val/map_50": "val AP50", "test/map": "test AP"}
+VAL_TOP1, VAL_AP = next(iter(ACCURACY)), next(iter(PRECISION))
+# What a run is known by, in the order of list, pages, leaderboard and dashboard.
+HEADLINES = (
+    *(TEST_TOP1, "test/map", "test/map_50", "best/val/top1", "best/val/map"),
+    *("val/top1", "val/map", "test/loss", "test/ece"),
+)
+# Those of the last epoch that the card at the end of a run shows.
+CARD = (
+    *(TEST_TOP1, TEST_TOP5, "test/map", "test/map_50", "val/top1", "val/map"),
+    *("test/loss", "test/ece", "val/loss", "train/loss"),
+)
 
 # The columns that vitexp writes, in the file's order. Others may follow, in alphabetical order.
 COLUMNS = {
@@ -27,6 +46,26 @@ COLUMNS = {
     "test/top5": "share of test images whose label is among the five best guesses, in [0, 1]",
     "test/ece": "expected calibration error over the test set, in [0, 1]",
 }
+
+
+def headlines(names: Iterable[str]) -> list[str]:
+    """Those of some metrics that a run is known by, the first one first."""
+    given = set(names)
+    return [name for name in HEADLINES if name in given]
+
+
+def headline(metrics: Mapping[str, float]) -> tuple[str, float] | tuple[None, None]:
+    """The metric that stands for a run, with its value."""
+    return next(((name, metrics[name]) for name in headlines(metrics)), (None, None))
+
+
+def compared(names: Iterable[str], most: int = 4) -> list[str]:
+    """The metrics that a sweep is compared by: of test, else the best ones, else those on val, else all."""
+    given = list(dict.fromkeys(names))
+    for prefix in ("test/", "best/", "val/", ""):
+        if chosen := [name for name in given if name.startswith(prefix)]:
+            return [*headlines(chosen), *(name for name in chosen if name not in HEADLINES)][:most]
+    return []
 
 
 def read_cells(path: Path) -> Iterator[dict[str, str]]:
@@ -56,8 +95,10 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         raise CheckpointError(f"{path} is damaged ({error}); each cell is a number or empty; train again") from None
 
 
-def series(rows: Sequence[dict[str, float]], name: str) -> tuple[np.ndarray, np.ndarray]:
+def series(rows: Sequence[dict[str, float]], name: str) -> tuple["np.ndarray", "np.ndarray"]:
     """The steps (n,) at which column `name` has a finite value, and the values (n,)."""
+    import numpy as np
+
     points = [(row["step"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
     steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
     return steps, values

@@ -1,13 +1,13 @@
 """A run's curves from its metrics.csv: loss, accuracy and learning rate against the optimizer step."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vitexp.report.figure import BLUE, GREEN, GREY, ORANGE, figure
-from vitexp.report.metrics import read_metrics, series
+from vitexp.report.metrics import ACCURACY, PRECISION, read_metrics, series
 from vitexp.report.text import elide
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def curves(metrics_csv: Path, out_dir: Path, *, title: str = "") -> list[Path]:
     rows = read_metrics(metrics_csv)
     drawn = [
         _loss(rows, out_dir / "loss.png", title),
-        _accuracy(rows, out_dir / "accuracy.png", title),
-        _precision(rows, out_dir / "precision.png", title),
+        _scores(rows, out_dir / "accuracy.png", title, ACCURACY, "Accuracy", "accuracy (% of images)"),
+        _scores(rows, out_dir / "precision.png", title, PRECISION, "Average precision", "COCO average precision (%)"),
         _learning_rate(rows, out_dir / "learning_rate.png", title),
     ]
     return [path for path in drawn if path is not None]
@@ -66,37 +66,21 @@ def _loss(rows: Rows, out: Path, title: str) -> Path | None:
     return out
 
 
-def _accuracy(rows: Rows, out: Path, title: str) -> Path | None:
-    drawn = [(name, *series(rows, name)) for name in ("val/top1", "val/top5", "test/top1")]
-    if not any(len(steps) for _, steps, _ in drawn):
-        return None
-    styles = {"val/top1": (BLUE, "o", "-"), "val/top5": (GREEN, "s", "--"), "test/top1": (ORANGE, "D", "")}
-    with figure(out, headline="Accuracy", size=_SIZE) as drawing:
-        axes = drawing.add_subplot()
-        for name, steps, values in drawn:
-            if len(steps):
-                color, marker, line = styles[name]
-                size = 10 if name == "test/top1" else _dot(steps)
-                label = f"{name}  {100 * values[-1]:.1f} %"
-                axes.plot(steps, 100 * values, line, color=color, label=label, marker=marker, markersize=size)
-        _finish(axes, rows, title, "accuracy (% of images)")
-    return out
-
-
-def _precision(rows: Rows, out: Path, title: str) -> Path | None:
-    styles = {"val/map": (BLUE, "o", "-"), "val/map_50": (GREEN, "s", "--"), "test/map": (ORANGE, "D", "")}
+def _scores(rows: Rows, out: Path, title: str, names: Iterable[str], headline: str, label: str) -> Path | None:
+    """Two curves on val, one point on test."""
+    styles = dict(zip(names, ((BLUE, "o", "-"), (GREEN, "s", "--"), (ORANGE, "D", "")), strict=True))
     drawn = {name: series(rows, name) for name in styles}
     if not any(len(steps) for steps, _ in drawn.values()):
         return None
-    with figure(out, headline="Average precision", size=_SIZE) as drawing:
+    with figure(out, headline=headline, size=_SIZE) as drawing:
         axes = drawing.add_subplot()
         for name, (steps, values) in drawn.items():
             color, marker, line = styles[name]
             if len(steps):
-                size = 10 if name == "test/map" else _dot(steps)
-                label = f"{name}  {100 * values[-1]:.3g} %"
-                axes.plot(steps, 100 * values, line, color=color, label=label, marker=marker, markersize=size)
-        _finish(axes, rows, title, "COCO average precision (%)")
+                size = _dot(steps) if line else 10
+                said = f"{name}  {100 * values[-1]:.3g} %"
+                axes.plot(steps, 100 * values, line, color=color, label=said, marker=marker, markersize=size)
+        _finish(axes, rows, title, label)
     return out
 
 

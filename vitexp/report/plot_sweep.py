@@ -9,12 +9,12 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from vitexp.report.figure import figure, footnote, strokes
+from vitexp.report.metrics import TEST_TOP1
 from vitexp.report.text import elide
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_METRIC = "test/top1"
 _SEED = "seed"
 _COLUMNS = 3  # panels in a row
 _TICKS = 8  # at most so many swept numbers are each a tick
@@ -111,7 +111,7 @@ def swept_number(rows: Jobs) -> str | None:
     return None
 
 
-def curves_of(rows: Jobs, key: str, metric: str = _METRIC) -> dict[str, Curve]:
+def curves_of(rows: Jobs, key: str, metric: str = TEST_TOP1) -> dict[str, Curve]:
     """For each setting of the other keys the means and deviations over seeds, by rising value of `key`."""
     scores: dict[str, dict[float, list[float]]] = {}
     for row in rows:

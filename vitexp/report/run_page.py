@@ -7,15 +7,15 @@ from typing import Any
 
 from vitexp.errors import CheckpointError
 from vitexp.files import read_json
-from vitexp.report.metrics import read_metrics
+from vitexp.report.metrics import ACCURACY, PRECISION, headlines, read_metrics
 from vitexp.report.page import line, picture, render
 from vitexp.report.text import duration, number
 
 # Chart title -> its columns of metrics.csv and their names in the legend; a chart without any value is left out.
 CHARTS = {
     "Loss (mean per image)": {"train/loss_step": "train", "val/loss": "val"},
-    "Accuracy": {"train/top1": "train top-1", "val/top1": "val top-1", "val/top5": "val top-5"},
-    "Average precision": {"val/map": "val AP", "val/map_50": "val AP50"},
+    "Accuracy": {"train/top1": "train top-1", **dict(list(ACCURACY.items())[:2])},
+    "Average precision": dict(list(PRECISION.items())[:2]),
     "Learning rate": {"lr": "lr"},
     "Gradient norm before clipping": {"train/grad_norm": "norm"},
 }
@@ -42,17 +42,6 @@ TWELVE = {
     "mar_medium": "AR, medium objects",
     "mar_large": "AR, large objects",
 }
-HEADLINES = (
-    "test/top1",
-    "test/map",
-    "test/map_50",
-    "best/val/top1",
-    "best/val/map",
-    "val/top1",
-    "val/map",
-    "test/loss",
-    "test/ece",
-)
 _DRAWN_HERE = ("loss", "accuracy", "precision", "learning_rate")  # page.js draws these from the numbers
 _LOG_LINES = 40
 
@@ -144,14 +133,14 @@ def command_of(record: Mapping[str, Any]) -> str:
 
 def _cards(record: Mapping[str, Any]) -> list[dict[str, str]]:
     metrics = record.get("metrics", {})
-    cards = [{"name": name, "value": number(float(metrics[name]))} for name in HEADLINES if name in metrics]
+    cards = [{"name": name, "value": number(float(metrics[name]))} for name in headlines(metrics)]
     return [*cards, {"name": "time of training", "value": duration(record.get("fit_seconds"))}]
 
 
 def _twelve(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """COCO's numbers of a detector in percent, val and test; a dash where the data has no such object."""
     metrics = record.get("metrics", {})
-    if "test/map" not in metrics and "val/map" not in metrics:
+    if not PRECISION.keys() & metrics.keys():
         return []
     return [
         (text, _percent(metrics.get(f"val/{name}")), _percent(metrics.get(f"test/{name}")))

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import RenderableType
 
 from vitexp.report.console import make_console
+from vitexp.report.metrics import CARD
 from vitexp.report.table import card, metrics_table
 from vitexp.report.text import clean
 
@@ -42,11 +43,7 @@ def print_card(name: str, folder: Path, metrics: Mapping[str, float], seconds: f
     best = {key.removeprefix("best/"): value for key, value in metrics.items() if key.startswith("best/")}
     last = {key: value for key, value in metrics.items() if not key.startswith("best/")}
     best.pop("epoch", None)
-    shown = (
-        *("test/map", "test/map_50", "test/top1", "test/top5", "test/loss", "test/ece"),
-        *("val/map", "val/top1", "val/loss", "train/loss"),
-    )
-    ordered = {key: last[key] for key in shown if key in last}
+    ordered = {key: last[key] for key in CARD if key in last}
     show(
         card(name=name, folder=str(folder), best=best, last=ordered, seconds=seconds, commands=NEXT),
         quiet=False,

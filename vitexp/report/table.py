@@ -18,6 +18,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from vitexp.report.metrics import compared
 from vitexp.report.text import clean, duration, magnitude, number, percent
 
 _STATES = {
@@ -107,7 +108,7 @@ def sweep_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     Args:
         rows: one a job: `overrides` (key -> value, of the swept keys), `metrics` (name -> value), `state`.
     """
-    names = _headline_metrics(rows)
+    names = compared(name for row in rows for name in row["metrics"])
     return _Fitting(_sweep(rows, names), _sweep(rows, names[:2]))
 
 
@@ -325,16 +326,6 @@ def _pairs(lines: Mapping[str, str]) -> Table:
     for label, value in lines.items():
         table.add_row(_text(label), _text(value, style="bold" if label == "run" else ""))
     return table
-
-
-def _headline_metrics(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The metrics that a sweep is compared by: of test, else the best ones, else those on val, else all; at most 4."""
-    names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
-    for prefix in ("test/", "best/", "val/"):
-        chosen = [name for name in names if name.startswith(prefix)]
-        if chosen:
-            return sorted(chosen, key=lambda name: ("top1" not in name, names.index(name)))[:4]
-    return names[:4]
 
 
 def _job_states(jobs: Sequence[Mapping[str, Any]]) -> Text:

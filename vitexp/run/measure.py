@@ -14,6 +14,7 @@ from vitexp import build
 from vitexp.analysis.base import Analysis, Subject
 from vitexp.checkpoint.write import save_weights
 from vitexp.errors import ConfigError
+from vitexp.report.metrics import TEST_TOP1
 from vitexp.run.folder import Run
 
 Measurements = dict[str, Any]
@@ -138,7 +139,7 @@ def _trial(
         if epochs:
             trainer.fit(task, datamodule=data)
         trainer.test(task, datamodule=data, verbose=False)
-    return float(trainer.callback_metrics["test/top1"])
+    return float(trainer.callback_metrics[TEST_TOP1])
 
 
 def _changed(cfg: DictConfig, changes: Mapping[str, Any], unset: Mapping[str, Any]) -> DictConfig:

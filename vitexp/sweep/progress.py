@@ -12,13 +12,14 @@ def progress(job: Job, now: float) -> Line:
     """The line of a running job; `now` is time.time()."""
     rows = metrics_of(job)
     epoch = next((row["epoch"] for row in reversed(rows) if "epoch" in row), None)
-    name, values = best_of(rows)
+    name, sign = monitor_of(job) or ("", 1)
+    values = [row[name] for row in rows if name in row]
     started = _started(job)
     return Line(
         label=job.label,
         where=f"epoch {int(epoch) + 1}/{job.record['epochs']}" if epoch is not None else "starting",
         fraction=None if epoch is None else min(1.0, (epoch + 1) / max(1, job.record["epochs"])),
-        best="" if not values else f"{name} {max(values):.4f}",
+        best="" if not values else f"{name} {sign * max(sign * value for value in values):.4f}",
         seconds=job.record["seconds"] + (now - started if started else 0.0),
     )
 
@@ -38,14 +39,6 @@ def monitor_of(job: Job) -> tuple[str, int] | None:
     except (VitexpError, KeyError):
         return None
     return str(name), int(sign)
-
-
-def best_of(rows: list[dict[str, float]]) -> tuple[str, list[float]]:
-    """The first of the metrics that rise on the validation set, with its values."""
-    for name in ("val/top1", "val/map"):
-        if values := [row[name] for row in rows if name in row]:
-            return name, values
-    return "", []
 
 
 def _started(job: Job) -> float | None:

@@ -18,6 +18,7 @@ from optuna.trial import Trial, TrialState
 from sqlalchemy.engine import URL
 
 from vitexp.errors import ConfigError
+from vitexp.report.metrics import TEST_TOP1
 from vitexp.sweep.folder import Job, Sweep
 from vitexp.sweep.progress import metrics_of, monitor_of
 from vitexp.sweep.space import Space
@@ -166,7 +167,7 @@ class Study:
 
     def _metric(self, job: Job) -> str:
         monitor = monitor_of(job)
-        return str(self._settings.metric or (f"best/{monitor[0]}" if monitor else "test/top1"))
+        return str(self._settings.metric or (f"best/{monitor[0]}" if monitor else TEST_TOP1))
 
     def _told_again(self, job: Job) -> bool:
         return any(trial.user_attrs.get("job") == job.number for trial in self._study.trials)

@@ -15,6 +15,7 @@ from vitexp.checkpoint.read import read_classes
 from vitexp.config.command import Command
 from vitexp.config.compose import compose
 from vitexp.machine.resources import naming_resources
+from vitexp.report.metrics import TEST_TOP1
 from vitexp.report.screen import print_notes, say, show
 from vitexp.report.table import value_table
 from vitexp.run.adapters import CONCAT, find_adapters, rules_of, task_names
@@ -42,7 +43,7 @@ def concat(command: Command) -> dict[str, Any]:
     added = sum(parameter.numel() for parameter in model.tasks.parameters())
     base = sum(parameter.numel() for parameter in model.base.parameters())
     rows = [_row(name, adapter) for name, adapter in zip(names, adapters, strict=True)]
-    show(value_table(["task", "classes", "memory a layer", "parameters", "alone test/top1"], rows), quiet=cfg.quiet)
+    show(value_table(["task", "classes", "memory a layer", "parameters", f"alone {TEST_TOP1}"], rows), quiet=cfg.quiet)
     say(f"{len(names)} tasks: {added:,} parameters beside the base's {base:,}", quiet=cfg.quiet)
     say(f"{run.path}; vitexp evaluate run=last, vitexp predict run=last image=FILE", quiet=cfg.quiet)
     return {"tasks": len(names), "parameters": added}
@@ -76,4 +77,4 @@ def _row(name: str, adapter: Adapter) -> tuple[object, ...]:
     (memory,) = (tensor for key, tensor in adapter.tensors.items() if key.endswith(".memory"))
     count = sum(tensor.numel() for tensor in adapter.tensors.values())
     classes = len(adapter.about["classes"])
-    return (name, classes, memory.shape[1], count, adapter.about["metrics"].get("test/top1"))
+    return (name, classes, memory.shape[1], count, adapter.about["metrics"].get(TEST_TOP1))

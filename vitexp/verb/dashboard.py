@@ -14,8 +14,9 @@ from urllib.parse import quote, unquote
 
 from vitexp.config.command import Command
 from vitexp.errors import ResourceError, VitexpError
+from vitexp.report.metrics import headline
 from vitexp.report.page import number_cell, render
-from vitexp.report.run_page import HEADLINES, run_page
+from vitexp.report.run_page import run_page
 from vitexp.report.screen import say
 from vitexp.report.text import duration, number
 from vitexp.run.folder import Run, all_runs
@@ -117,8 +118,7 @@ def index_page(outputs: Path) -> str:
 
 def _row(outputs: Path, run: Run) -> list[Any]:
     chosen, metrics = run.record.get("chosen", {}), run.record.get("metrics", {})
-    best = next((name for name in HEADLINES if name in metrics), None)
-    value, seconds = metrics.get(best) if best else None, run.record.get("duration_s")
+    (best, value), seconds = headline(metrics), run.record.get("duration_s")
     return [
         number_cell(None, run.name, link=f"/run/{quote(_reference(outputs, run))}"),
         *(str(chosen.get(group, "?")) for group in ("model", "attention", "data", "regime")),

@@ -18,6 +18,7 @@ from vitexp import build
 from vitexp.batch import PackedImages
 from vitexp.callback.progress import Progress
 from vitexp.errors import ConfigError
+from vitexp.report.metrics import TEST_TOP1, TEST_TOP5
 from vitexp.report.screen import print_notes, say, show
 from vitexp.report.table import value_table
 from vitexp.run.measure import pinned
@@ -73,7 +74,7 @@ def evaluate_sizes(cfg: DictConfig, sizes: Sequence[str], folder: Path) -> dict[
         clock, metrics = _test(at_size(cfg, size), folder)
         pace = clock.seconds / clock.images
         tokens = clock.tokens / clock.images
-        scores = (round(metrics["test/top1"], 4), round(metrics["test/top5"], 4))
+        scores = (round(metrics[name], 4) for name in (TEST_TOP1, TEST_TOP5))
         rows.append((size, *scores, round(tokens, 1), round(1000 * pace, 3), round(1 / pace)))
     with (folder / "sizes.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)

@@ -18,6 +18,7 @@ from vitexp.config.compose import conf_dir, option_file, options, roots
 from vitexp.config.schema import GROUPS
 from vitexp.errors import ConfigError
 from vitexp.report.console import make_console
+from vitexp.report.metrics import TEST_TOP1, headline
 from vitexp.report.table import models_table, options_table, runs_table, value_table
 from vitexp.run.folder import Run, all_runs
 
@@ -87,29 +88,27 @@ def reference(model: str, config_dirs: Sequence[str] = ()) -> dict[str, Any]:
     return merged | content.get("reference", {})
 
 
-_ADAPTER = ("run", "regime", "model", "data", "parameters", "kB", "test/top1", "base")
+_ADAPTER = ("run", "regime", "model", "data", "parameters", "kB", TEST_TOP1, "base")
 
 
 def _adapter(run: Run) -> tuple[object, ...]:
     """The row of a run with a frozen base: where, how much and how well it trained, and on which base."""
     about, chosen = run.record["adapter"], run.record.get("chosen", {})
     named = (chosen.get(group, "?") for group in ("regime", "model", "data"))
-    score = run.record.get("metrics", {}).get("test/top1")
+    score = run.record.get("metrics", {}).get(TEST_TOP1)
     return (run.name, *named, about["parameters"], round(about["bytes"] / 1000), score, about["base"][:12])
 
 
 def _row(run: Run) -> dict[str, object]:
     chosen = run.record.get("chosen", {})
     metrics = run.record.get("metrics", {})
-    best = next(
-        (name for name in ("test/top1", "test/map", "best/val/top1", "val/top1", "val/map") if name in metrics), None
-    )
+    best, value = headline(metrics)
     return {
         "name": run.name,
         **{group: chosen.get(group, "?") for group in ("model", "data", "regime")},
         "state": run.state,
         "metric": best,
-        "value": metrics.get(best) if best else None,
+        "value": value,
         "duration_s": run.record.get("duration_s"),
     }
 

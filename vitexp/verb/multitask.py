@@ -15,6 +15,7 @@ from vitexp.checkpoint.read import read_classes
 from vitexp.config.command import Command
 from vitexp.errors import ConfigError
 from vitexp.files import write_json
+from vitexp.report.metrics import TEST_TOP1
 from vitexp.report.screen import print_notes, say, show
 from vitexp.report.table import predictions_table, value_table
 from vitexp.run.adapters import CONCAT, rules_of
@@ -42,13 +43,13 @@ def evaluate_joined(command: Command, run: Run) -> dict[str, Any]:
         model.selected = index
         found, images = _test(cfg, adapter, model, run)
         metrics |= {f"{name}/{key}": value for key, value in found.items()}
-        alone = adapter.about["metrics"].get("test/top1")
-        difference = None if alone is None else found["test/top1"] - alone
-        rows.append((name, images, found["test/top1"], alone, difference))
+        alone = adapter.about["metrics"].get(TEST_TOP1)
+        difference = None if alone is None else found[TEST_TOP1] - alone
+        rows.append((name, images, found[TEST_TOP1], alone, difference))
     where = run.path / "evaluations"
     where.mkdir(exist_ok=True)
     write_json(where / "tasks.json", {"checkpoint": cfg.checkpoint, "metrics": metrics})
-    columns = ["task", "images", "test/top1", "alone", "difference"]
+    columns = ["task", "images", TEST_TOP1, "alone", "difference"]
     say(f"{run.name}: {len(rows)} tasks in one model", quiet=cfg.quiet)
     show(value_table(columns, rows), quiet=cfg.quiet)
     return metrics
