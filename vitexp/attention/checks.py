@@ -20,7 +20,7 @@ from vitexp.errors import ConfigError
 DIM, HEADS, GRID, BATCH, CONTEXT = 24, 3, (3, 4), 2, 5
 TOKENS = GRID[0] * GRID[1]
 FLAGS = ("takes_mask", "takes_bias", "takes_context", "needs_grid")
-CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+CLOSE = 1e-5
 
 Factory = Callable[..., nn.Module]
 Check = Callable[[Factory], None]
@@ -75,7 +75,7 @@ def heads_must_divide(factory: Factory) -> None:
 def permuted_tokens_give_permuted_answers(factory: Factory) -> None:
     attention, x = _built(factory), _tokens()
     order = torch.randperm(TOKENS, generator=torch.Generator().manual_seed(0))
-    assert_close(attention(x[:, order]), attention(x)[:, order], **CLOSE)
+    assert_close(attention(x[:, order]), attention(x)[:, order], atol=CLOSE, rtol=CLOSE)
 
 
 def fused_equals_plain(factory: Factory) -> None:
@@ -84,7 +84,7 @@ def fused_equals_plain(factory: Factory) -> None:
     for mask in (None, _mask(TOKENS)):
         for bias in (None, torch.randn(1, HEADS, TOKENS, TOKENS)):
             plain = attention.weights(q, k, mask, bias) @ v
-            assert_close(attention.attend(q, k, v, mask, bias), plain, **CLOSE)
+            assert_close(attention.attend(q, k, v, mask, bias), plain, atol=CLOSE, rtol=CLOSE)
 
 
 def hidden_keys_have_no_influence(factory: Factory) -> None:
@@ -95,7 +95,7 @@ def hidden_keys_have_no_influence(factory: Factory) -> None:
     changed[:, 7:] += 3
     assert_close(attention(x, mask=mask)[:, :7], attention(changed, mask=mask)[:, :7])
     assert (attention(x)[:, :7] - attention(changed)[:, :7]).abs().max() > 1e-3
-    assert_close(attention(x, mask=mask)[:, :7], attention(x[:, :7]), **CLOSE)
+    assert_close(attention(x, mask=mask)[:, :7], attention(x[:, :7]), atol=CLOSE, rtol=CLOSE)
 
 
 def masked_weights_are_zero(factory: Factory) -> None:
@@ -123,7 +123,7 @@ def context_adds_keys_and_values(factory: Factory) -> None:
     q, k, v = attention.qkv(x, context)
     assert (q.shape[2], k.shape[2], v.shape[2]) == (TOKENS, TOKENS + CONTEXT, TOKENS + CONTEXT)
     joined = attention(torch.cat([x, context], dim=1))[:, :TOKENS]
-    assert_close(attention(x, context=context), joined, **CLOSE)
+    assert_close(attention(x, context=context), joined, atol=CLOSE, rtol=CLOSE)
     shared = attention(x, context=context[:1])
     assert_close(shared, attention(x, context=context[:1].expand(BATCH, -1, -1)))
 
@@ -133,15 +133,15 @@ def masked_context_is_none(factory: Factory) -> None:
     mask = torch.ones(1, 1, TOKENS, TOKENS + CONTEXT, dtype=torch.bool)
     mask[..., TOKENS:] = False
     context = torch.randn(1, CONTEXT, DIM)
-    assert_close(attention(x, context=context, mask=mask), attention(x), **CLOSE)
+    assert_close(attention(x, context=context, mask=mask), attention(x), atol=CLOSE, rtol=CLOSE)
 
 
 def bias_reaches_the_scores(factory: Factory) -> None:
     attention, x = _built(factory), _tokens()
     bias = torch.zeros(1, HEADS, TOKENS, TOKENS)
-    assert_close(attention(x, bias=bias), attention(x), **CLOSE)
+    assert_close(attention(x, bias=bias), attention(x), atol=CLOSE, rtol=CLOSE)
     bias[..., 7:] = -torch.inf
-    assert_close(attention(x, bias=bias)[:, :7], attention(x[:, :7]), **CLOSE)
+    assert_close(attention(x, bias=bias)[:, :7], attention(x[:, :7]), atol=CLOSE, rtol=CLOSE)
 
 
 def bfloat16_stays(factory: Factory) -> None:
