@@ -51,9 +51,11 @@ IMPLIED = {"prune": "analysis=taylor"}
 
 
 def implied(verb: str, words: Sequence[str]) -> list[str]:
-    """The words of a command with what its verb implies in front, and several sizes to evaluate at as one key."""
+    """The words of a command with what its verb implies in front; several sizes, or several runs, as one value."""
     if verb == "evaluate":
         words = [_sizes(word) for word in words]
+    if verb == "report":
+        words = [f"runs='{word[5:]}'" if word.startswith("runs=") and "," in word else word for word in words]
     word = IMPLIED.get(verb)
     given = word is None or any(other.startswith(f"{word.partition('=')[0]}=") for other in words)
     return list(words) if word is None or given else [word, *words]
