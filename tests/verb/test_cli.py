@@ -55,9 +55,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_run_leaves_what_the_readme_promises(trained: Path) -> None:
+def test_a_run_leaves_what_the_docs_promise(trained: Path) -> None:
     run = trained / "outputs" / "last"
-    table = (ROOT / "README.md").read_text().split("## The run folder")[1].split("## ")[0]
+    table = (ROOT / "docs/runs.md").read_text().split("## The run folder")[1].split("## ")[0]
     left_by = {
         name: when
         for names, when in re.findall(r"^\| (`[^|]+`) \| ([^|]+) \|", table, re.M)
