@@ -5,10 +5,10 @@ are held out is fixed for each set (split.py), never by the run's seed.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Never
+from typing import Never
 
 import torch
 from PIL import Image
@@ -18,9 +18,9 @@ from torch import Tensor
 from vitexp.batch import PackedImages
 from vitexp.data.augment.settings import Augment
 from vitexp.data.augment.transform import evaluation_crop
-from vitexp.data.features import FeatureReader
+from vitexp.data.features import FeatureLoader
 from vitexp.data.file.image import open_image, to_image
-from vitexp.data.loader import Batches, Feed, Loader, Sampling, Source
+from vitexp.data.loader import AnyLoader, Batches, Feed, Sampling, Source
 from vitexp.data.order import require_divisible
 from vitexp.data.pixels import Pixels
 from vitexp.data.sampling import Fixed
@@ -42,6 +42,13 @@ class ImageData(LightningDataModule):
         super().__init__()
         require_divisible(batches.size, batches.accumulate, world_size=1)
         self.pixels, self.batches, self.augment = pixels, batches, augment
+        self.image_size, self.channels, self.mean, self.std = (
+            pixels.image_size,
+            pixels.channels,
+            pixels.mean,
+            pixels.std,
+        )
+        self.seed = batches.seed
         self.sampling: Sampling = batches.sampling or Fixed()
         self.start: tuple[int, int] = (0, 0)
         self._num_classes = num_classes
@@ -55,7 +62,7 @@ class ImageData(LightningDataModule):
         """Names of the classes, in the order of the labels."""
         raise NotImplementedError
 
-    def read(self, part: str) -> dict[str, Source]:
+    def read(self, part: str) -> Mapping[str, Source]:
         """The splits of a part, `train` (with `val`) or `test`."""
         raise NotImplementedError
 
@@ -82,31 +89,6 @@ class ImageData(LightningDataModule):
         return self._num_classes if self._num_classes is not None else len(self.class_names)
 
     @property
-    def image_size(self) -> int:
-        """Height and width of the images that the model gets."""
-        return self.pixels.image_size
-
-    @property
-    def channels(self) -> int:
-        """1 or 3."""
-        return self.pixels.channels
-
-    @property
-    def mean(self) -> list[float]:
-        """Of each channel, for pixels in 0..1."""
-        return self.pixels.mean
-
-    @property
-    def std(self) -> list[float]:
-        """Of each channel, for pixels in 0..1."""
-        return self.pixels.std
-
-    @property
-    def seed(self) -> int:
-        """The run's."""
-        return self.batches.seed
-
-    @property
     def train_size(self) -> int:
         """Images trained on in an epoch, before incomplete batches are dropped; 0 if there is no such split."""
         return self._size("train")
@@ -130,6 +112,10 @@ class ImageData(LightningDataModule):
         """A line for the header on what is special about the training batches; empty where nothing is."""
         return self.sampling.about(self.source("train"), self._feed(training=True))
 
+    def prepare_data(self) -> None:
+        """Look at the classes, so that a wrong folder is found before anything is built."""
+        _ = self.class_names
+
     def setup(self, stage: str | None = None) -> None:
         """Read what a stage needs: `fit` and `validate` train and val, `test` test, None both. Reads a part once."""
         if stage in (None, "fit", "validate"):
@@ -144,28 +130,26 @@ class ImageData(LightningDataModule):
             raise DataError(self.absent(split))
         return self._sources[split]
 
-    def train_dataloader(self) -> Loader[Any, Any, Any]:
+    def train_dataloader(self) -> AnyLoader | FeatureLoader:
         """Shuffled and augmented batches; an incomplete global batch at the end of an epoch is dropped."""
         return self.loader("train", training=True)
 
-    def val_dataloader(self) -> Loader[Any, Any, Any] | list[Never]:
+    def val_dataloader(self) -> AnyLoader | FeatureLoader | list[Never]:
         """Batches of the held-out images; an empty list, which is no validation, when nothing is held out."""
         return self.loader("val", training=False) if len(self.source("val")) else []
 
-    def test_dataloader(self) -> Loader[Any, Any, Any]:
+    def test_dataloader(self) -> AnyLoader | FeatureLoader:
         """Batches of the test images."""
         return self.loader("test", training=False)
 
-    def loader(self, split: str, *, training: bool) -> Loader[Any, Any, Any]:
+    def loader(self, split: str, *, training: bool) -> AnyLoader | FeatureLoader:
         """Batches of a split as they are trained on, or as evaluation sees them."""
         source, feed = self.source(split), self._feed(training=training)
         if split not in self.features:
             return self.sampling.loader(source, feed)
-        order = Fixed().order(source, feed)
-        reader = FeatureReader(*self.features[split], order)
-        return Loader(order, reader, reader.finish)
+        return FeatureLoader(*self.features[split], Fixed().order(source, feed))
 
-    def ordered_batches(self, split: str) -> Loader[Any, Any, Any]:
+    def ordered_batches(self, split: str) -> AnyLoader:
         """All images of a split as evaluation sees them, in the order of the split, in every process."""
         return self._ordered(self.source(split))
 
@@ -179,7 +163,7 @@ class ImageData(LightningDataModule):
         images, labels = zip(*self._ordered(chosen), strict=True)
         return torch.cat(images), torch.cat(labels)
 
-    def _ordered(self, source: Source) -> Loader[Any, Any, Any]:
+    def _ordered(self, source: Source) -> AnyLoader:
         return Fixed().loader(source, replace(self._feed(training=False), rank=0, world_size=1))
 
     def eval_transform(self) -> Callable[[Image.Image | Tensor], Tensor]:

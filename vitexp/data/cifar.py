@@ -7,6 +7,7 @@ The official test images are test; val is `val_fraction` of the training images,
 """
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -44,6 +45,9 @@ CIFAR100 = Archive(
 class Cifar(ImageData):
     """The base of both sets: their place and their splits. `data.root` holds the set's folder, or is it."""
 
+    archive: ClassVar[Archive]
+    first_file: ClassVar[str]
+
     def __init__(
         self,
         *,
@@ -57,6 +61,25 @@ class Cifar(ImageData):
     ) -> None:
         super().__init__(num_classes=num_classes, pixels=pixels, batches=batches, augment=augment)
         self.root, self.val_fraction, self.quiet = data_root(root), val_fraction, quiet
+
+    def prepare_data(self) -> None:
+        """Fetch the binary version if the set is not there."""
+        if not self.is_there():
+            fetch(self.archive, self.root, quiet=self.quiet)
+
+    def is_there(self) -> bool:
+        """Whether there is nothing to fetch."""
+        return self.binary() is not None
+
+    def binary(self) -> Path | None:
+        """The folder of the binary version."""
+        return _folder_with(self.root, self.archive.folder, self.first_file)
+
+    def folder(self) -> Path:
+        """The same. Raises DataError where it is absent."""
+        if (folder := self.binary()) is None:
+            raise DataError(f"{self.archive.folder} is absent from {self.root}: data.prepare_data() fetches it")
+        return folder
 
     def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         """Images uint8 (N, 3, 32, 32) and labels (N,) of `train` or `test`."""
@@ -75,42 +98,38 @@ class Cifar(ImageData):
 class Cifar10(Cifar):
     """CIFAR-10: ten classes, from the binary version or, where that is absent, from image folders."""
 
-    def prepare_data(self) -> None:
-        """Fetch the binary version if neither form is there."""
-        if self._binary() is None and self._images() is None:
-            fetch(CIFAR10, self.root, quiet=self.quiet)
+    archive, first_file = CIFAR10, "data_batch_1.bin"
+
+    def is_there(self) -> bool:
+        return self.binary() is not None or self._images() is not None
 
     def read_class_names(self) -> list[str]:
         """From `batches.meta.txt`, or the names of the folders, which are the same."""
-        folder = self._binary()
+        folder = self.binary()
         if folder is not None:
             return (folder / "batches.meta.txt").read_text().split()
         return class_folders(self._image_root() / "train")
 
     def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         """Of the five training batches, or the test batch; or decoded from the image files."""
-        folder = self._binary()
+        folder = self.binary()
         if folder is None:
             return _decode(self._image_root() / part, self.class_names)
         names = ["test_batch.bin"] if part == "test" else [f"data_batch_{i}.bin" for i in range(1, 6)]
         images, labels = zip(*(read_records(folder / name, labels=1) for name in names), strict=True)
         return np.concatenate(images), np.concatenate(labels)[:, 0]
 
-    def _binary(self) -> Path | None:
-        return _folder_with(self.root, CIFAR10.folder, "data_batch_1.bin")
-
     def _images(self) -> Path | None:
         return _folder_with(self.root, "cifar10-images", "train")
 
     def _image_root(self) -> Path:
-        folder = self._images()
-        if folder is None:
-            raise DataError(f"CIFAR-10 is absent from {self.root}: data.prepare_data() fetches it")
-        return folder
+        return self._images() or self.folder()
 
 
 class Cifar100(Cifar):
     """CIFAR-100 with its 100 `fine` or its 20 `coarse` labels."""
+
+    archive, first_file = CIFAR100, "train.bin"
 
     def __init__(
         self,
@@ -137,28 +156,14 @@ class Cifar100(Cifar):
             raise ConfigError(f"data.labels={labels} is unknown; use data.labels=fine (100) or data.labels=coarse (20)")
         self.label_kind = labels
 
-    def prepare_data(self) -> None:
-        """Fetch the binary version if it is not there."""
-        if self._binary() is None:
-            fetch(CIFAR100, self.root, quiet=self.quiet)
-
     def read_class_names(self) -> list[str]:
         """From `fine_label_names.txt` or `coarse_label_names.txt`."""
-        return (self._folder() / f"{self.label_kind}_label_names.txt").read_text().split()
+        return (self.folder() / f"{self.label_kind}_label_names.txt").read_text().split()
 
     def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         """Of `train.bin` or `test.bin`, whose records begin with the coarse and the fine label."""
-        images, labels = read_records(self._folder() / f"{part}.bin", labels=2)
+        images, labels = read_records(self.folder() / f"{part}.bin", labels=2)
         return images, labels[:, 1 if self.label_kind == "fine" else 0]
-
-    def _binary(self) -> Path | None:
-        return _folder_with(self.root, CIFAR100.folder, "train.bin")
-
-    def _folder(self) -> Path:
-        folder = self._binary()
-        if folder is None:
-            raise DataError(f"CIFAR-100 is absent from {self.root}: data.prepare_data() fetches it")
-        return folder
 
 
 def read_records(file: Path, *, labels: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,6 @@ out of train, fixed; with one evaluation split only, it is test. Labels are 0, 1
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vitexp.data.augment.settings import Augment
 from vitexp.data.box.augment import BoxAugment
@@ -71,10 +70,6 @@ class CocoFolder(BoxData):
         self.root = Path(root).expanduser()
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
 
-    def prepare_data(self) -> None:
-        """Look at the classes, so that a wrong folder is found before anything is built."""
-        _ = self.class_names
-
     def read_class_names(self) -> list[str]:
         """The categories by id, of the training annotations, else of those there are."""
         place = next(iter(self._there().values()), None)
@@ -88,7 +83,7 @@ class CocoFolder(BoxData):
 
     def read(self, part: str) -> dict[str, Source]:
         """See the table above."""
-        found: dict[str, Any] = {}
+        found: dict[str, Source] = {}
         there = self._there()
         if part == "test" and ("test" in there or "val" in there):
             found["test"] = self._source(there.get("test") or there["val"])

@@ -30,7 +30,7 @@ class ImageTransform(Transform[Share, Tensor]):
             return evaluation_crop(self.source.open(position, pixels), pixels)
         if (settings, pixels.image_size) not in self.transforms:
             self.transforms[settings, pixels.image_size] = training_transform(settings, pixels)
-        seeding.seed_sample(self.feed.seed, epoch, int(self.source.keys[position]))
+        seeding.seed_sample(self.feed.batches.seed, epoch, int(self.source.keys[position]))
         return self.transforms[settings, pixels.image_size](self.source.decode(position, pixels))
 
     def from_memory(self, images: Tensor, *, epoch: int, step: Share) -> Tensor:
@@ -61,5 +61,5 @@ class Stack(Collation[Share, Tensor, Tensor, tuple[Tensor, Tensor]]):
         settings = feed.settings(order.epoch)
         if settings is None or (settings.mixup == 0 and settings.cutmix == 0):
             return images, labels
-        seeding.seed_step(feed.seed, order.step(step.number), rank=order.rank, stream=seeding.BATCH)
+        seeding.seed_step(feed.batches.seed, order.step(step.number), rank=order.rank, stream=seeding.BATCH)
         return mix(images, labels, mixup=settings.mixup, cutmix=settings.cutmix, num_classes=feed.num_classes)

@@ -4,19 +4,21 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from vitexp.data.order import EpochOrder, Share
+from vitexp.data.order import EpochOrder
 
 
-class FeatureReader:
-    """Features float (N, D) and their labels, which lie on the training device."""
+class FeatureLoader:
+    """Yields (features float (B, D), labels) by an order; features and labels lie on the training device."""
+
+    batch_sampler = None  # as of any loader
 
     def __init__(self, features: Tensor, labels: Tensor, order: EpochOrder) -> None:
-        self.features, self.labels, self.order = features, labels, order
+        self.features, self.labels, self.sampler = features, labels, order
 
-    def __iter__(self) -> Iterator[tuple[Share, Tensor]]:
-        for step in self.order:
-            yield step, step.positions.to(self.features.device)
+    def __len__(self) -> int:
+        return len(self.sampler)
 
-    def finish(self, places: Tensor, step: Share) -> tuple[Tensor, Tensor]:
-        """A batch (B, D), (B, ...)."""
-        return self.features.index_select(0, places), self.labels.index_select(0, places)
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for _, positions in self.sampler:
+            places = positions.to(self.features.device)
+            yield self.features.index_select(0, places), self.labels.index_select(0, places)

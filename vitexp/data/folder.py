@@ -48,10 +48,6 @@ class Folder(ImageData):
         self.root = data_root(root)
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
 
-    def prepare_data(self) -> None:
-        """Look at the classes, so that a wrong folder is found before anything is built."""
-        _ = self.class_names
-
     def read_class_names(self) -> list[str]:
         """The folders of the training images, else of the images there are."""
         there = self._there()

@@ -13,7 +13,6 @@ labels become bool (B, K): any of them is right.
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -156,14 +155,12 @@ def _many_hot(labels: list[int], num_classes: int) -> Tensor:
 def _read_real(file: Path, num_classes: int) -> list[list[int]]:
     advice = "give the real.json of ReaL as data.real_labels="
     try:
-        lists: Any = read_json(file, object, error=DataError, advice=advice)
+        lists = read_json(file, object, error=DataError, advice=advice)
     except FileNotFoundError:
         raise DataError(f"data.real_labels={file} is absent; {advice}") from None
-    good = isinstance(lists, list) and all(
+    if not isinstance(lists, list) or not all(
         isinstance(labels, list) and all(isinstance(label, int) and 0 <= label < num_classes for label in labels)
         for labels in lists
-    )
-    if not good:
+    ):
         raise DataError(f"data.real_labels={file} is no list of lists of labels 0..{num_classes - 1}; give real.json")
-    found: list[list[int]] = lists
-    return found
+    return lists

@@ -11,7 +11,7 @@ A sampling chooses the last three. A source has its own reader (reader.py), whic
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
@@ -65,11 +65,6 @@ class Feed:
     device: torch.device
     start: tuple[int, int]
     advice: str = "; `vitexp data check` lists all such files, data.on_corrupt=skip leaves them out"
-
-    @property
-    def seed(self) -> int:
-        """The run's."""
-        return self.batches.seed
 
     @property
     def num_workers(self) -> int:
@@ -138,37 +133,34 @@ class Source(ABC):
         return self
 
     @abstractmethod
-    def reader(
-        self,
-        order: Order[AnyStep],
-        transform: Transform[AnyStep, Sample],
-        collation: Collation[AnyStep, Sample, Collated, Batch],
-    ) -> Iterable[tuple[AnyStep, Collated]]:
-        """The steps of collating."""
+    def reader(self, loader: "Loader[AnyStep, Sample, Collated, Batch]") -> Iterable[tuple[AnyStep, Collated]]:
+        """The steps of a loader's order with the samples of each, collated."""
 
 
-class Loader(Generic[AnyStep, Collated, Batch]):
-    """Batches by an order: what a reader gives, finished by a collation.
-
-    Lazy: Lightning asks for the iterator of the first epoch before it calls `sampler.set_epoch`.
-    """
+class Loader(Generic[AnyStep, Sample, Collated, Batch]):
+    """Batches. Lazy: Lightning asks for the iterator of the first epoch before it calls `sampler.set_epoch`."""
 
     batch_sampler = None  # Lightning looks here, then at `sampler`, to ask whether validation is shuffled
 
     def __init__(
         self,
+        source: Source,
         order: Order[AnyStep],
-        reader: Iterable[tuple[AnyStep, Collated]],
-        finish: Callable[[Collated, AnyStep], Batch],
+        transform: Transform[AnyStep, Sample],
+        collation: Collation[AnyStep, Sample, Collated, Batch],
     ) -> None:
-        self.sampler, self.reader, self.finish = order, reader, finish
+        self.sampler, self.transform, self.collation = order, transform, collation
+        self.reader = source.reader(self)
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
         for step, collated in self.reader:
-            yield self.finish(collated, step)
+            yield self.collation.finish(collated, step)
+
+
+AnyLoader = Loader[Any, Any, Any, Any]
 
 
 class Sampling(ABC):
@@ -179,7 +171,7 @@ class Sampling(ABC):
         """The order of the samples."""
 
     @abstractmethod
-    def loader(self, source: Source, feed: Feed) -> Loader[Any, Any, Any]:
+    def loader(self, source: Source, feed: Feed) -> AnyLoader:
         """The batches."""
 
     def about(self, source: Source, feed: Feed) -> str:

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vitexp.data.augment.on_device import BatchAugment
-from vitexp.data.loader import Batch, Collated, Collation, Sample, Transform
+from vitexp.data.loader import Batch, Collated, Collation, Loader, Sample, Transform
 from vitexp.data.order import AnyStep, Order
 from vitexp.errors import DataError, ResourceError
+from vitexp.machine.memory import free_on
 
 # Images that are augmented together, whole batches of them: large enough to hide the cost of many small operations,
 # small enough to stay in the processor's cache at 32 pixels. No result depends on it.
@@ -24,19 +25,17 @@ CHUNK = 1024
 class MemoryReader(Generic[AnyStep, Sample, Collated, Batch]):
     """A reader of images (N, C, H, W) in memory with keys (N,), augmented many at a time; no workers."""
 
-    def __init__(
-        self,
-        images: Tensor,
-        keys: Tensor,
-        order: Order[AnyStep],
-        transform: Transform[AnyStep, Sample],
-        collation: Collation[AnyStep, Sample, Collated, Batch],
-    ) -> None:
-        self.order, self.transform, self.collation, feed = order, transform, collation, transform.feed
-        self.images = images.to(transform.device) if _fits(images, transform.device) else images
+    def __init__(self, images: Tensor, keys: Tensor, loader: Loader[AnyStep, Sample, Collated, Batch]) -> None:
+        self.order, self.transform, self.collation = loader.sampler, loader.transform, loader.collation
+        feed, device = self.transform.feed, self.transform.device
+        # A GPU holds the set if it takes at most a quarter of what is free there.
+        fits = device.type != "cuda" or images.nbytes <= free_on(device) // 4
+        self.images = images.to(device) if fits else images
         self.augment = None
         if feed.augment is not None:
-            self.augment = BatchAugment(self.images, keys, augment=feed.augment, pixels=feed.pixels, seed=feed.seed)
+            self.augment = BatchAugment(
+                self.images, keys, augment=feed.augment, pixels=feed.pixels, seed=feed.batches.seed
+            )
 
     def __iter__(self) -> Iterator[tuple[AnyStep, Collated]]:
         for chunk in self._chunks():
@@ -71,20 +70,15 @@ class FileReader(Generic[AnyStep, Sample, Collated, Batch]):
     A file that cannot be read is a DataError that names it.
     """
 
-    def __init__(
-        self,
-        order: Order[AnyStep],
-        transform: Transform[AnyStep, Sample],
-        collation: Collation[AnyStep, Sample, Collated, Batch],
-    ) -> None:
-        self.feed = feed = transform.feed
-        files: _Files[AnyStep, Sample, Collated, Batch] = _Files(transform, collation)
+    def __init__(self, loader: Loader[AnyStep, Sample, Collated, Batch]) -> None:
+        self.feed = feed = loader.transform.feed
+        files: _Files[AnyStep, Sample, Collated, Batch] = _Files(loader.transform, loader.collation)
         self.batches = DataLoader(
             files,
             batch_size=None,  # the order says what a batch is
-            sampler=_Steps(order),
+            sampler=_Steps(loader.sampler),
             num_workers=feed.num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=tuple,
             pin_memory=feed.device.type == "cuda",
             persistent_workers=feed.num_workers > 0 and feed.training,
             timeout=feed.batches.timeout if feed.num_workers > 0 else 0,
@@ -134,22 +128,16 @@ class _Steps(Generic[AnyStep]):
     def __init__(self, order: Order[AnyStep]) -> None:
         self.order = order
 
-    def __len__(self) -> int:
-        return len(self.order)
-
     def __iter__(self) -> Iterator[tuple[int, AnyStep]]:
         epoch = self.order.epoch
-        for step in self.order:
-            yield epoch, step
+        return ((epoch, step) for step in self.order)
 
 
 class _Files(Dataset[tuple[AnyStep, Collated | _Failure]], Generic[AnyStep, Sample, Collated, Batch]):
     """Reads the files of a batch; lives in the workers."""
 
     def __init__(
-        self,
-        transform: Transform[AnyStep, Sample],
-        collation: Collation[AnyStep, Sample, Collated, Batch],
+        self, transform: Transform[AnyStep, Sample], collation: Collation[AnyStep, Sample, Collated, Batch]
     ) -> None:
         self.transform, self.collation = transform, collation
 
@@ -162,15 +150,3 @@ class _Files(Dataset[tuple[AnyStep, Collated | _Failure]], Generic[AnyStep, Samp
             except DataError as error:
                 return step, _Failure(f"file {position}: {error}")
         return step, self.collation.collate(samples, step)
-
-
-def _as_it_is(item: object) -> object:
-    return item
-
-
-def _fits(images: Tensor, device: torch.device) -> bool:
-    """Whether a set may live on the device: on a GPU if it takes at most a quarter of what is free there."""
-    if device.type != "cuda":
-        return True
-    free, _ = torch.cuda.mem_get_info(device)
-    return images.nbytes <= free // 4

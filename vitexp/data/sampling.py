@@ -1,10 +1,9 @@
 """The ways in which images become batches, `data.sampler`; detection has its own (box/data.py)."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from vitexp.data.collation import ImageTransform, Stack
-from vitexp.data.loader import Feed, Loader, Sampling, Source
+from vitexp.data.loader import AnyLoader, Feed, Loader, Sampling, Source
 from vitexp.data.multiscale import MultiScale, MultiScaleOrder
 from vitexp.data.order import EpochOrder
 from vitexp.data.pack.collation import Pack, PackTransform
@@ -32,10 +31,9 @@ class Fixed(Sampling):
             start=feed.start,
         )
 
-    def loader(self, source: Source, feed: Feed) -> Loader[Any, Any, Any]:
+    def loader(self, source: Source, feed: Feed) -> AnyLoader:
         order = self.order(source, feed)
-        stack = Stack(feed, order, source.labels)
-        return Loader(order, source.reader(order, ImageTransform(feed, order, source), stack), stack.finish)
+        return Loader(source, order, ImageTransform(feed, order, source), Stack(feed, order, source.labels))
 
 
 @dataclass(frozen=True)
@@ -85,10 +83,9 @@ class Packed(Sampling):
             start=feed.start,
         )
 
-    def loader(self, source: Source, feed: Feed) -> Loader[Any, Any, Any]:
+    def loader(self, source: Source, feed: Feed) -> AnyLoader:
         order = self.order(source, feed)
-        pack = Pack(feed, order, source.labels)
-        return Loader(order, source.reader(order, PackTransform(feed, order, source), pack), pack.finish)
+        return Loader(source, order, PackTransform(feed, order, source), Pack(feed, order, source.labels))
 
     def about(self, source: Source, feed: Feed) -> str:
         order = self.order(source, feed)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from vitexp.data.file.image import decode_image, image_size, open_image, to_image
 from vitexp.data.file.intact import intact
-from vitexp.data.loader import Batch, Collated, Collation, Sample, Source, Transform
-from vitexp.data.order import AnyStep, Order
+from vitexp.data.loader import Batch, Collated, Loader, Sample, Source
+from vitexp.data.order import AnyStep
 from vitexp.data.pixels import Pixels
 from vitexp.data.reader import FileReader, MemoryReader
 from vitexp.errors import DataError
@@ -41,13 +41,8 @@ class MemorySource(Source):
     def read_sizes(self, max_pixels: int) -> Tensor:
         return torch.tensor(self.images.shape[-2:]).expand(len(self), 2)
 
-    def reader(
-        self,
-        order: Order[AnyStep],
-        transform: Transform[AnyStep, Sample],
-        collation: Collation[AnyStep, Sample, Collated, Batch],
-    ) -> Iterable[tuple[AnyStep, Collated]]:
-        return MemoryReader(self.images, self.keys, order, transform, collation)
+    def reader(self, loader: Loader[AnyStep, Sample, Collated, Batch]) -> Iterable[tuple[AnyStep, Collated]]:
+        return MemoryReader(self.images, self.keys, loader)
 
 
 class Files(Source):
@@ -78,13 +73,8 @@ class Files(Source):
         kept = intact([self.path(position) for position in range(len(self))], pixels, where=self.root)
         return self if len(kept) == len(self) else self.subset(torch.tensor(kept))
 
-    def reader(
-        self,
-        order: Order[AnyStep],
-        transform: Transform[AnyStep, Sample],
-        collation: Collation[AnyStep, Sample, Collated, Batch],
-    ) -> Iterable[tuple[AnyStep, Collated]]:
-        return FileReader(order, transform, collation)
+    def reader(self, loader: Loader[AnyStep, Sample, Collated, Batch]) -> Iterable[tuple[AnyStep, Collated]]:
+        return FileReader(loader)
 
 
 @dataclass(frozen=True, eq=False)

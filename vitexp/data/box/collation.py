@@ -39,7 +39,7 @@ class BoxTransform(Transform[Share, Example]):
             image, target = self._evaluate(position)
             del target["truth"]
             return image, target
-        seeding.seed_sample(self.feed.seed, epoch, int(self.source.keys[position]))
+        seeding.seed_sample(self.feed.batches.seed, epoch, int(self.source.keys[position]))
         image = self.source.decode(position, self.feed.pixels)
         labels, boxes, original = self._objects(position)
         # Boxes refer to the size in the annotations; a file of another resolution is as good.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from vitexp.data.box.augment import BoxAugment, Frame
 from vitexp.data.box.collation import BoxTransform, Example, Pad, Target
 from vitexp.data.box.source import BoxSource
 from vitexp.data.file.image import open_image
-from vitexp.data.loader import Batches, Feed, Loader, Source
+from vitexp.data.loader import AnyLoader, Batches, Feed, Loader, Source
 from vitexp.data.order import Share
 from vitexp.data.pixels import Pixels
 from vitexp.data.sampling import Fixed
@@ -28,11 +28,10 @@ class Boxes(Fixed):
     augment: BoxAugment | None
     square: bool
 
-    def loader(self, source: Source, feed: Feed) -> Loader[Any, Any, Any]:
+    def loader(self, source: Source, feed: Feed) -> AnyLoader:
         assert isinstance(source, BoxSource)
-        order, pad = self.order(source, feed), Pad(feed, square=self.square)
-        reader = source.reader(order, BoxTransform(feed, source, self.frame, self.augment), pad)
-        return Loader(order, reader, pad.finish)
+        transform = BoxTransform(feed, source, self.frame, self.augment)
+        return Loader(source, self.order(source, feed), transform, Pad(feed, square=self.square))
 
 
 class BoxData(ImageData):

@@ -145,11 +145,11 @@ def _scale_16_bit(image: Image.Image) -> Image.Image:
 
 
 def _decode_jpeg(data: bytes, image: Image.Image, channels: int) -> Tensor:
-    import torchvision
-
-    if not hasattr(torchvision.io, "decode_jpeg"):
+    try:
+        from torchvision.io import ImageReadMode, decode_jpeg
+    except ImportError:
         return to_tensor(_convert(image, channels))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        mode = torchvision.io.ImageReadMode.RGB if channels == 3 else torchvision.io.ImageReadMode.GRAY
-        return torchvision.io.decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=mode)
+        mode = ImageReadMode.RGB if channels == 3 else ImageReadMode.GRAY
+        return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=mode)

@@ -8,10 +8,11 @@ import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from vitexp.data.file.image import FORMATS, open_image
 from vitexp.errors import DataError
@@ -62,14 +63,15 @@ def each(look: Callable[[str], _Answer], paths: Sequence[str]) -> list[_Answer]:
 
 def _odd(image: Image.Image, suffix: str, channels: int) -> list[str]:
     mode, (width, height) = image.mode, image.size
+    turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
     findings = {
         "16 bits a channel": mode == "I" or mode.startswith("I;16"),
         "CMYK": mode == "CMYK",
         "palette": mode == "P",
         "transparent": "A" in mode or "transparency" in image.info,
         "grey": mode in ("L", "LA", "1") and channels == 3,
-        "animated": getattr(image, "n_frames", 1) > 1,
-        "turned by EXIF": image.getexif().get(_EXIF_ORIENTATION, 1) != 1,
+        "animated": len(list(islice(ImageSequence.Iterator(image), 2))) > 1,
+        "turned by EXIF": turned,
         f"smaller than {_TINY} pixels": min(width, height) < _TINY,
         f"longer than {_THIN} times its width": max(width, height) > _THIN * min(width, height),
         "suffix of another format": suffix not in _SUFFIXES.get(str(image.format), {f".{image.format}".lower()}),
