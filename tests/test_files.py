@@ -1,5 +1,6 @@
 """JSON of others: one error of ours that names the file, whatever is wrong with it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from vitexp.checkpoint.read import read_classes
 from vitexp.checkpoint.safe_io import manifest
 from vitexp.data.coco_json import read_json as read_annotations
 from vitexp.errors import CheckpointError, DataError
-from vitexp.files import parse_json, read_json
+from vitexp.files import parse_json, read_json, write_text
 from vitexp.run.folder import open_run
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -25,6 +26,17 @@ def test_what_is_no_object_is_one_error(text: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"manifest\.json .*; copy the run again"):
         manifest(tmp_path)
+
+
+def test_the_disk_has_a_file_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: [steps.append("fsync"), fsync(descriptor)])
+    monkeypatch.setattr(os, "replace", lambda part, path: [steps.append("replace"), replace(part, path)])
+    write_text(tmp_path / "a.txt", "ü")
+    assert steps[:2] == ["fsync", "replace"]
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "ü"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_what_is_whole_is_read(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub.errors import HTTPError
 from safetensors.torch import save_file
 
-from vitexp.checkpoint.read import read_tensors
+from vitexp.checkpoint.read import read_classes, read_metadata, read_tensors
 from vitexp.errors import CheckpointError, ConfigError
 
 WEIGHTS = {"head.weight": torch.arange(6.0).reshape(2, 3), "head.bias": torch.tensor([1.0, 2.0])}
@@ -25,6 +25,23 @@ def test_safetensors_with_metadata(tmp_path):
     tensors, metadata = read_tensors(tmp_path / "a.safetensors")
     assert same(tensors)
     assert metadata == {"classes": "[]"}
+
+
+def test_metadata_and_classes_without_the_tensors(tmp_path):
+    save_file(WEIGHTS, tmp_path / "a.safetensors", metadata={"classes": '["cat", "dog"]', "grid": "2x2"})
+    save_file(WEIGHTS, tmp_path / "b.safetensors")
+    torch.save(WEIGHTS, tmp_path / "c.pth")
+    assert read_metadata(tmp_path / "a.safetensors") == {"classes": '["cat", "dog"]', "grid": "2x2"}
+    assert read_classes(tmp_path / "a.safetensors") == ["cat", "dog"]
+    for other in ("b.safetensors", "c.pth", "absent.safetensors"):
+        assert read_metadata(tmp_path / other) == {}
+        assert read_classes(tmp_path / other) is None
+    save_file(WEIGHTS, tmp_path / "a.safetensors", metadata={"classes": "{}"})
+    with pytest.raises(CheckpointError, match=r"classes of .*a\.safetensors"):
+        read_classes(tmp_path / "a.safetensors")
+    (tmp_path / "b.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"b\.safetensors is damaged"):
+        read_metadata(tmp_path / "b.safetensors")
 
 
 def test_npz(tmp_path):

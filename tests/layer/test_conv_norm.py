@@ -35,7 +35,9 @@ def test_folded_equals_unfolded(groups, activation):
     assert brick.conv is folded
 
 
-@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"groups": 2}, {"kernel_size": 3, "stride": 2, "groups": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"stride": 2}, {"groups": 2}, {"kernel_size": 3, "stride": 2, "groups": 2}, {"kernel_size": 5}]
+)
 def test_is_a_convolution_that_pads_by_half_its_kernel(options):
     brick, images = ConvNorm(4, 6, **options).eval(), torch.randn(2, 4, 8, 8)
     kernel, stride, groups = (options.get(key, 1) for key in ("kernel_size", "stride", "groups"))

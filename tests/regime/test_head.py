@@ -13,6 +13,7 @@ from vitexp.build import make
 from vitexp.checkpoint.adapter import trained_names, without_base
 from vitexp.config.compose import conf_dir
 from vitexp.errors import ConfigError
+from vitexp.regime.head import head
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -50,6 +51,13 @@ def test_head_trains_the_head_and_nothing_else():
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]) == (not name.startswith("head.")), name
     assert all(p.grad is None for name, p in model.named_parameters() if not name.startswith("head."))
+
+
+def test_features_are_kept_where_that_is_asked_for():
+    images = torch.randn(2, 3, 16, 16)
+    plain, kept = head(build(), num_classes=5).eval(), head(build(), num_classes=5, cache=True).eval()
+    assert not hasattr(plain, "embed_frozen")
+    assert torch.equal(kept(kept.embed_frozen(images)), kept(images))
 
 
 def test_frozen_part_stays_in_eval_mode():
