@@ -24,6 +24,7 @@ def require_still(augment: Any) -> None:
     moving = [
         f"augment.{key}={getattr(augment, key)}" for key, value in _STILL.items() if getattr(augment, key) != value
     ]
+    moving += ["the augmentation's own change"] if augment.changes else []
     if moving:
         raise ConfigError(
             f"regime.cache=true computes the features of each image once, and {', '.join(moving)} changes the images "

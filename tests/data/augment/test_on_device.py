@@ -1,7 +1,7 @@
 """Batched augmentation: keyed by sample, not by batch, and doing what its words say."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -12,7 +12,8 @@ from vitexp.build import make
 from vitexp.config.compose import compose
 from vitexp.data.augment.on_device import BatchAugment, _cut_by_numpy, _cut_by_torch, erase
 from vitexp.data.augment.randaugment import BLENDED, GEOMETRIC, OPERATIONS, UNSIGNED, _step, randaugment
-from vitexp.data.augment.settings import GEOMETRIES, Augment
+from vitexp.data.augment.settings import GEOMETRIES, Affine, Augment
+from vitexp.data.augment.transform import training_transform
 from vitexp.data.pixels import Pixels
 
 PIXELS = Pixels(
@@ -165,3 +166,26 @@ def test_magnitude_zero_leaves_shape_and_most_pixels() -> None:
     same = randaugment(images, keys, ops=1, magnitude=0.0, fill=[0.0] * 3, first_draw=32)
     unchanged = sum(torch.equal(a, b) for a, b in zip(same, images, strict=True))
     assert unchanged >= 40, "only autocontrast and equalize have no magnitude"
+
+
+class Marked(Augment):
+    """Sets one pixel to a random value."""
+
+    def change(self, image: Tensor) -> Tensor:
+        marked = image.clone()
+        marked[:, 0, 0] = int(torch.randint(0, 256, ()))
+        return marked
+
+
+def test_an_augmentation_of_ones_own_is_keyed_by_the_sample() -> None:
+    settings = asdict(make(compose(["augment=none"]).augment))
+    own = Marked(**(settings | {"affine": Affine(**settings["affine"])}))
+    augment, positions = augmenter(own), torch.arange(8)
+    whole = augment(positions, 3, own)
+    assert torch.equal(augment(positions[4:], 3, own), whole[4:]), "in any batch"
+    assert len(whole[:, 0, 0, 0].unique()) > 4
+    assert not torch.equal(augment(positions, 4, own), whole), "in every epoch"
+    assert torch.equal(whole[..., 1:, :], photographs()[:8, :, 1:])
+    seeding.seed_sample(0, 3, 5)
+    from_file = training_transform(own, PIXELS)(photographs()[5])
+    assert torch.equal(from_file, whole[5]), "by a worker, too"

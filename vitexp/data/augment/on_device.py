@@ -51,7 +51,15 @@ class BatchAugment:
             )
         if augment.erasing_rate:
             images = erase(images, keys, rate=augment.erasing_rate, colour=self.pixels.mean_colour)
-        return images
+        return self._changed(images, self.keys[positions], epoch, augment) if augment.changes else images
+
+    def _changed(self, images: Tensor, numbers: Tensor, epoch: int, augment: Augment) -> Tensor:
+        """Images after an augmentation of the user's own, which takes them one by one, as the workers do."""
+        changed = []
+        for image, number in zip(images.cpu(), numbers.tolist(), strict=True):
+            seeding.seed_sample(self.seed, epoch, number)
+            changed.append(augment.change(image))
+        return torch.stack(changed).to(images.device)
 
     def _geometry(self, positions: Tensor, keys: Tensor) -> Tensor:
         settings = self.augment

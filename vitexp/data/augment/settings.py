@@ -78,6 +78,18 @@ class Augment:
             if getattr(self, key) < 0:
                 raise ConfigError(f"augment.{key}={getattr(self, key)} is negative; use augment.{key}=0 for none")
 
+    def change(self, image: Tensor) -> Tensor:
+        """A training image, uint8 (C, H, W) on the CPU, after all that is named above; a subclass may change more.
+
+        Its random numbers come from torch's generator, which is seeded for the sample and the epoch.
+        """
+        return image
+
+    @property
+    def changes(self) -> bool:
+        """Whether `change` is a subclass's own."""
+        return type(self).change is not Augment.change
+
     def at(self, epoch: int, epochs: int) -> "Augment":
         """The settings in force in an epoch of a run of `epochs`: the strong parts stop `off_epochs` before the end."""
         if self.off_epochs == 0 or epoch < epochs - self.off_epochs:

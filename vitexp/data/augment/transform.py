@@ -51,7 +51,7 @@ def training_transform(augment: Augment, pixels: Pixels) -> Callable[[Tensor], T
                 p=augment.erasing_rate, scale=ERASED_AREA, ratio=ERASED_RATIO, value=tuple(pixels.mean_colour)
             )
         )
-    return v2.Compose(steps)
+    return v2.Compose([*steps, augment.change])
 
 
 def upsample(images: Tensor, pixels: Pixels) -> Tensor:

@@ -47,6 +47,9 @@ class PackTransform(Transform[Sequences, Tokens]):
         if settings.geometry in ("crop_flip", "resized_crop_flip"):
             key = self.order.plan(epoch)[0].keys[position : position + 1]
             image = image.flip(-1) if bool(seeding.uniform(key, FLIP) < settings.flip_rate) else image
+        if settings.changes:
+            seeding.seed_sample(self.feed.seed, epoch, int(self.source.keys[position]))
+            image = settings.change(image)
         return self._tokens(image, position, epoch)
 
     def from_memory(self, images: Tensor, *, epoch: int, step: Sequences) -> list[Tokens]:
