@@ -5,6 +5,7 @@ Torch is imported only once a checked command starts to work; help, listings and
 
 import argparse
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from vitexp import __version__
 from vitexp.config.command import VERBS, Command, call, implied
+from vitexp.config.extensions import place_outside
 from vitexp.errors import EXIT_CODES, ConfigError, Interrupted, VitexpError, behind, ending
 from vitexp.machine.rank import follow_first, is_first, started
 from vitexp.machine.signals import install
@@ -62,7 +64,9 @@ def _answer(error: BaseException, arguments: list[str]) -> int:
         return 0
     else:
         traceback.print_exc()
-        _say(f"a bug in vitexp ({type(error).__name__}): please report it with the lines above", style="bold red")
+        what, where = type(error).__name__, place_outside(error)
+        bug = f"a bug in vitexp ({what}): please report it with the lines above"
+        _say(bug if where is None else f"an error in your own code ({what}): {where}", style="bold red")
     return ending(error).exit_code
 
 
@@ -178,7 +182,9 @@ def _how_to_go_on(arguments: list[str], stopped: Interrupted) -> str:
     if {"-m", "--multirun"} & set(arguments):
         return "; the same command continues the sweep"
     resumes = stopped.in_run and _split_verb(arguments)[0] in ("train", "resume")
-    return "; `vitexp resume` continues the run" if resumes else ""
+    folders = _parser().parse_known_intermixed_args(arguments)[0].config_dir
+    flags = "".join(f" -cd {shlex.quote(folder)}" for folder in folders)
+    return f"; `vitexp{flags} resume` continues the run" if resumes else ""
 
 
 def _hand_to_hydra(flags: list[str], words: list[str]) -> int:

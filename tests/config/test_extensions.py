@@ -105,6 +105,17 @@ def test_trusted_code_that_is_not_found(home: Path) -> None:
         make(NODE)
 
 
+def test_an_error_in_trusted_code_is_not_called_a_bug(mine: Path, monkeypatch, capsys) -> None:
+    trust("parts_of_mine")
+    compose([], config_dirs=[mine])
+    monkeypatch.setattr("vitexp.cli.dispatch", lambda words: make(OmegaConf.create({**NODE, "value": None})))
+    assert main([]) == 1
+    said = f"in your own code (TypeError): {mine}/parts_of_mine.py, line 4"
+    assert said in capsys.readouterr().err
+    trust()
+    assert main([]) == 2, "the code is not called"
+
+
 def test_trust_typed_holds_for_one_command_and_finds_the_code(mine: Path) -> None:
     compose(["trust=true"], config_dirs=[mine])
     assert make(NODE, trust=True) == 4

@@ -9,6 +9,7 @@ weights or a run is not read, because it may have come with them.
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
@@ -183,3 +184,15 @@ def how_to_trust(target: str) -> str:
         f"{package} is not trusted; if it is yours, or you know who wrote it, put the line {line} into"
         f" {settings_file()}, or into [tool.vitexp] of your pyproject.toml; trust=true trusts all, for one command"
     )
+
+
+def place_outside(error: BaseException) -> str | None:
+    """File and line of the trusted code that an error passed through on its way; None if it passed through none."""
+    names, found, seen = trusted(), None, set[int]()
+    while id(error) not in seen:
+        seen.add(id(error))
+        for frame, line in traceback.walk_tb(error.__traceback__):
+            if any(_within(str(frame.f_globals.get("__name__")), name) for name in names):
+                found = f"{frame.f_code.co_filename}, line {line}"
+        error = error.__cause__ or error
+    return found
