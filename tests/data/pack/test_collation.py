@@ -1,10 +1,13 @@
 """Packed batches hold the right pixels of every image once, from memory and from files, with any number of workers."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from vitexp.batch import PackedImages
+from vitexp.data.augment.settings import Augment
 from vitexp.data.reader import FileReader
 from vitexp.errors import ConfigError, DataError
 
@@ -122,6 +125,25 @@ def test_workers_change_nothing(data_module, folder, monkeypatch):
     for epoch in (0, 1):
         loader.sampler.set_epoch(epoch)
         assert equal(list(loader), batches(alone, epoch))
+
+
+class Bright(Augment):
+    """Every pixel is the same random value."""
+
+    def change(self, image):
+        return torch.full_like(image, int(torch.randint(1, 256, ())))
+
+
+def test_an_augmentation_of_ones_own_changes_files_too(data_module, folder):
+    first, again = files(data_module, folder), files(data_module, folder)
+    for module in (first, again):
+        module.augment = Bright(**{field.name: getattr(module.augment, field.name) for field in fields(Augment)})
+    assert equal(batches(first), batches(again))
+    packed, _ = batches(first)[0]
+    shown = packed.patches[packed.owner >= 0]
+    assert shown.flatten(1).std(1).max() < 2, "but for the channels' own means"
+    assert len(shown.mean(1).unique()) > 1
+    assert not equal(batches(first, epoch=1), batches(first))
 
 
 def test_a_file_that_cannot_be_read_is_named(data_module, folder):

@@ -48,7 +48,7 @@ class PackTransform(Transform[Sequences, Tokens]):
             key = self.order.plan(epoch)[0].keys[position : position + 1]
             image = image.flip(-1) if bool(seeding.uniform(key, FLIP) < settings.flip_rate) else image
         if settings.changes:
-            seeding.seed_sample(self.feed.seed, epoch, int(self.source.keys[position]))
+            seeding.seed_sample(self.feed.batches.seed, epoch, int(self.source.keys[position]))
             image = settings.change(image)
         return self._tokens(image, position, epoch)
 
