@@ -2,13 +2,14 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS := .venv-docs
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$name && break; done)
 
 # One process of tests a core, up to four: each holds torch and a few GiB.
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: help demo test test-all mutants lint format lock clean
+.PHONY: help demo test test-all mutants lint format lock docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +39,11 @@ lock: $(STAMP) ## pin the newest versions that pyproject.toml allows, with the h
 	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-index-url --no-annotate --no-header --generate-hashes \
 		--upgrade pyproject.toml --output-file requirements.lock
 
+docs: $(DOCS)/.installed ## build the site of docs/ into .site/
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+
 clean: ## remove .venv and caches; outputs/ stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(DOCS) .site .mypy_cache .ruff_cache .pytest_cache
 
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 
@@ -49,4 +53,9 @@ $(STAMP): pyproject.toml requirements.lock
 	command -v uv >/dev/null 2>&1 || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+$(DOCS)/.installed: docs/site/requirements.lock | $(STAMP)
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(UV) pip install --quiet --python $(DOCS)/bin/python --require-hashes --requirement docs/site/requirements.lock
 	@touch $@

@@ -18,16 +18,17 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 # extending.md lays whole projects out and has a test of its own.
 PAGES = [ROOT / "README.md", *sorted(set(DOCS.glob("*.md")) - {DOCS / "extending.md"})]
-FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.M)
+# A block, and the comment on the line before it: `<!-- run -->` or `<!-- run slow -->`.
+FENCE = re.compile(r"^(?:<!-- (.*) -->\n)?```(.*)\n((?:.*\n)*?)```$", re.M)
 
 
 def blocks(page: Path) -> Iterator[tuple[str, list[list[str]]]]:
-    """Each shell block of a page: what stands behind its fence, and the words after `vitexp` of its commands."""
-    for info, text in FENCE.findall(page.read_text()):
-        if info.split()[:1] == ["sh"]:
+    """Each shell block of a page: its mark, and the words after `vitexp` of its commands."""
+    for mark, language, text in FENCE.findall(page.read_text()):
+        if language == "sh":
             lines = text.replace("\\\n", " ").splitlines()
             split = [shlex.split(line, comments=True) for line in lines]
-            yield info, [words[words.index("vitexp") + 1 :] for words in split if "vitexp" in words]
+            yield mark, [words[words.index("vitexp") + 1 :] for words in split if "vitexp" in words]
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -71,12 +72,12 @@ def test_every_command_composes(page: Path, tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("mark", ["run", pytest.param("run slow", marks=pytest.mark.slow)])
 def test_the_marked_blocks_run(mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Page by page, each in a folder of its own: the blocks marked `run`, or `run slow`, one after another."""
-    marked = {page: [block for info, block in blocks(page) if info == f"sh {mark}"] for page in PAGES}
+    marked = {page: [block for found, block in blocks(page) if found == mark] for page in PAGES}
     assert any(marked.values())
-    for page, found in marked.items():
+    for page, commands_of_blocks in marked.items():
         (tmp_path / page.stem).mkdir()
         monkeypatch.chdir(tmp_path / page.stem)
-        for words in (words for block in found for words in block):
+        for words in (words for block in commands_of_blocks for words in block):
             assert cli.main(words) == 0, words
 
 
@@ -85,7 +86,7 @@ def test_commands_are_written_in_one_way(page: Path) -> None:
     """No command is indented or stands in another kind of block, where the tests above would not see it."""
     text = page.read_text()
     assert not re.findall(r"^ {4}(?:vitexp|make) .*$", text, re.M)
-    others = [body for info, body in FENCE.findall(text) if not info.startswith("sh")]
+    others = [body for _, language, body in FENCE.findall(text) if language != "sh"]
     assert not [line for body in others for line in body.splitlines() if line.startswith(("vitexp ", "make "))]
 
 
