@@ -13,9 +13,10 @@ from PIL import Image
 from vitexp.config.compose import conf_dir
 from vitexp.config.releases import VERSION_BASE
 from vitexp.errors import ConfigError
-from vitexp.logger import choose as module
-from vitexp.logger.choose import CHOICES, build_loggers, close_loggers, log_picture, wandb_id
-from vitexp.logger.metrics_file import MetricsFile, read_metrics
+from vitexp.logger.choose import CHOICES, build_logger, without_secrets
+from vitexp.logger.metrics_file import read_metrics
+from vitexp.logger.tracker import RunLogger, Session
+from vitexp.logger.wandb import WandbSettings
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +34,14 @@ def settings(choice: str) -> dict[str, Any]:
     return {str(key): value for key, value in found.items()}
 
 
-def build(folder: Path, choice: str, **fields: Any) -> list[Any]:
-    given: dict[str, Any] = {"config": {}, "group": None, "resume_step": None, "wandb_id": None}
-    return build_loggers(settings(choice), run_dir=folder, run_name="r", **{**given, **fields})
+def build(folder: Path, choice: str, **fields: Any) -> RunLogger:
+    given: dict[str, Any] = {"config": {"outputs": str(folder)}, "group": None, "resume_step": None, "ids": {}}
+    session = Session(run_dir=folder, run_name="r", **{**given, **fields})
+    return build_logger(settings(choice), session)
+
+
+def kinds(logger: RunLogger) -> list[str]:
+    return [tracker.name for tracker in logger.trackers]
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -52,31 +58,33 @@ def test_every_shipped_file_is_a_choice_and_names_only_used_keys() -> None:
         found = settings(choice)
         assert found.pop("choice") == choice
         if choice in ("auto", "wandb"):
-            module.WandbSettings(**found.pop("wandb"))
+            WandbSettings(**found.pop("wandb"))
         if choice in ("auto", "tensorboard"):
             assert set(found.pop("tensorboard")) == {"flush_seconds"}
+        if choice == "mlflow":
+            assert set(found.pop("mlflow")) == {"experiment", "tracking_uri", "flush_seconds"}
+        if choice == "trackio":
+            assert set(found.pop("trackio")) == {"project"}
         assert found == {}
 
 
 @pytest.mark.parametrize("choice", ["auto", "tensorboard", "csv", "none"])
 def test_without_an_account_wandb_is_not_even_imported(tmp_path: Path, choice: str) -> None:
     imported = "wandb" in sys.modules
-    loggers = build(tmp_path, choice)
-    kinds = [type(logger).__name__ for logger in loggers]
-    assert kinds == (["MetricsFile", "Events"] if choice in ("auto", "tensorboard") else ["MetricsFile"])
+    logger = build(tmp_path, choice)
+    assert kinds(logger) == (["metrics", "tensorboard"] if choice in ("auto", "tensorboard") else ["metrics"])
     assert ("wandb" in sys.modules) == imported
-    assert wandb_id(loggers) is None
-    close_loggers(loggers, exit_code=0)
+    assert logger.ids == {}
+    logger.close(exit_code=0)
 
 
 def test_all_loggers_have_the_same_names(tmp_path: Path) -> None:
-    loggers = build(tmp_path, "tensorboard")
-    for logger in loggers:
-        logger.log_metrics({"train/loss_step": 0.5, "epoch": 0}, step=3)
-        logger.log_metrics({"val/top1": 0.25}, step=3)
-        logger.save()
-        logger.log_hyperparams({"api_key": "x"})
-    close_loggers(loggers, exit_code=0)
+    logger = build(tmp_path, "tensorboard")
+    logger.log_metrics({"train/loss_step": 0.5, "epoch": 0}, step=3)
+    logger.log_metrics({"val/top1": 0.25}, step=2)
+    logger.save()
+    logger.log_hyperparams({"api_key": "x"})
+    logger.close(exit_code=0)
     assert read_metrics(tmp_path / "metrics.csv") == [{"step": 3, "epoch": 0, "train/loss_step": 0.5, "val/top1": 0.25}]
     found = scalars(tmp_path)
     assert found["train/loss_step"] == [(3, 0.5)]
@@ -86,11 +94,10 @@ def test_all_loggers_have_the_same_names(tmp_path: Path) -> None:
 
 def test_resume_hides_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     for resume, steps in ((None, range(1, 11)), (6, range(7, 12))):
-        loggers = build(tmp_path, "tensorboard", resume_step=resume)
-        for logger in loggers:
-            for step in steps:
-                logger.log_metrics({"lr": float(step)}, step=step)
-        close_loggers(loggers, exit_code=0)
+        logger = build(tmp_path, "tensorboard", resume_step=resume)
+        for step in steps:
+            logger.log_metrics({"lr": float(step)}, step=step)
+        logger.close(exit_code=0)
     assert [step for step, _ in scalars(tmp_path)["lr"]] == list(range(1, 12))
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.csv")] == list(range(1, 12))
 
@@ -100,9 +107,9 @@ def test_pictures_go_where_pictures_can(tmp_path: Path) -> None:
 
     path = tmp_path / "loss.png"
     Image.fromarray(np.full((4, 6, 3), 200, np.uint8)).save(path)
-    loggers = build(tmp_path, "tensorboard")
-    log_picture(loggers, "loss", path, 7)
-    close_loggers(loggers, exit_code=0)
+    logger = build(tmp_path, "tensorboard")
+    logger.log_picture("loss", path, 7)
+    logger.close(exit_code=0)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     (image,) = events.Images("loss")
@@ -110,14 +117,12 @@ def test_pictures_go_where_pictures_can(tmp_path: Path) -> None:
 
 
 def test_logging_goes_on_after_lightning_has_finalized(tmp_path: Path) -> None:
-    loggers = build(tmp_path, "tensorboard")
+    logger = build(tmp_path, "tensorboard")
     for step in (1, 2):
-        for logger in loggers:
-            logger.log_metrics({"lr": 0.5}, step=step)
-            logger.finalize("success")
-    close_loggers(loggers, exit_code=0)
+        logger.log_metrics({"lr": 0.5}, step=step)
+        logger.finalize("success")
+    logger.close(exit_code=0)
     assert [step for step, _ in scalars(tmp_path)["lr"]] == [1, 2]
-    assert isinstance(loggers[0], MetricsFile)
 
 
 def test_a_key_for_wandb_without_its_package_is_one_line(
@@ -125,13 +130,41 @@ def test_a_key_for_wandb_without_its_package_is_one_line(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     monkeypatch.setitem(sys.modules, "wandb", None)
-    assert [type(logger).__name__ for logger in build(tmp_path, "auto")] == ["MetricsFile", "Events"]
+    logger = build(tmp_path, "auto")
+    assert kinds(logger) == ["metrics", "tensorboard"]
+    logger.close(exit_code=0)
     (record,) = caplog.records
     assert "pip install 'vitexp[wandb]'" in record.message
 
 
 def test_an_unknown_choice_lists_the_known(tmp_path: Path) -> None:
+    session = Session(run_dir=tmp_path, run_name="r", config={}, group=None, resume_step=None, ids={})
     with pytest.raises(ConfigError, match="use auto, tensorboard"):
-        build_loggers(
-            {"choice": "wb"}, run_dir=tmp_path, run_name="r", config={}, group=None, resume_step=None, wandb_id=None
-        )
+        build_logger({"choice": "wb"}, session)
+
+
+@pytest.mark.parametrize("choice", ["wandb", "mlflow", "trackio"])
+def test_a_tracker_that_is_not_installed_names_its_extra(
+    choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, choice, None)
+    with pytest.raises(ConfigError, match=rf"logger={choice} needs .* pip install 'vitexp\[{choice}\]'"):
+        build(tmp_path, choice)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_further_processes_of_a_run_show_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert kinds(build(tmp_path, "tensorboard")) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_secrets_go_and_settings_stay() -> None:
+    config = {
+        "model": {"pool": "class_token", "num_tokens": 4, "token": 3},
+        "hub": {"access_token": "x", "api_key": "x"},
+        "Password": "x",
+        "secret": None,
+    }
+    kept = {"model": config["model"], "hub": {}, "secret": None}
+    assert without_secrets(config) == kept

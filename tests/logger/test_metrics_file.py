@@ -26,34 +26,33 @@ def steps(path: Path) -> list[int]:
 def test_a_row_is_on_disk_when_it_is_logged(path: Path) -> None:
     file = MetricsFile(path)
     for step in range(1, 6):
-        file.log_metrics({"epoch": 0, "lr": step / 10}, step)
+        file.log({"epoch": 0, "lr": step / 10}, step)
         assert read_metrics(path)[-1] == {"step": step, "epoch": 0, "lr": step / 10}
     assert steps(path) == [1, 2, 3, 4, 5]
 
 
 def test_values_of_one_step_share_a_row(path: Path) -> None:
     file = MetricsFile(path)
-    file.log_metrics({"epoch": 0, "lr": 123456.0}, 4)
-    file.log_metrics({"val/loss": 1.5}, 4)
-    file.log_metrics({"lr": 1.0}, 4)  # shorter than before: nothing of the old row may stay
+    file.log({"epoch": 0, "lr": 123456.0}, 4)
+    file.log({"val/loss": 1.5}, 4)
+    file.log({"lr": 1.0}, 4)  # shorter than before: nothing of the old row may stay
     assert read_metrics(path) == [{"step": 4, "epoch": 0, "lr": 1.0, "val/loss": 1.5}]
     assert path.read_text().endswith("\n")
 
 
-def test_a_lower_or_missing_step_lands_in_the_last_row(path: Path) -> None:
+def test_a_lower_step_lands_in_the_last_row(path: Path) -> None:
     file = MetricsFile(path)
-    file.log_metrics({"lr": 0.5}, 10)
-    file.log_metrics({"val/loss": 1.0}, 9)
-    file.log_metrics({"test/loss": 2.0})
-    assert read_metrics(path) == [{"step": 10, "lr": 0.5, "val/loss": 1.0, "test/loss": 2.0}]
+    file.log({"lr": 0.5}, 10)
+    file.log({"val/loss": 1.0}, 9)
+    assert read_metrics(path) == [{"step": 10, "lr": 0.5, "val/loss": 1.0}]
 
 
 def test_columns_may_appear_later(path: Path) -> None:
     file = MetricsFile(path)
     for step in (1, 2):
-        file.log_metrics({"lr": 0.5, "epoch": 0}, step)
-    file.log_metrics({"zebra": 3.0, "val/top1": 0.25}, 2)
-    file.log_metrics({"lr": 0.25, "test/top1": 1.0}, 3)
+        file.log({"lr": 0.5, "epoch": 0}, step)
+    file.log({"zebra": 3.0, "val/top1": 0.25}, 2)
+    file.log({"lr": 0.25, "test/top1": 1.0}, 3)
     assert read_metrics(path) == [
         {"step": 1, "epoch": 0, "lr": 0.5},
         {"step": 2, "epoch": 0, "lr": 0.5, "val/top1": 0.25, "zebra": 3.0},
@@ -72,7 +71,7 @@ def test_float32_and_non_finite_values_survive(path: Path) -> None:
     values = [float(v) for v in np.random.default_rng(0).normal(size=50).astype(np.float32)]
     file = MetricsFile(path)
     for step, value in enumerate([*values, float("inf"), float("nan")]):
-        file.log_metrics({"lr": value}, step)
+        file.log({"lr": value}, step)
     read = [row["lr"] for row in read_metrics(path)]
     assert [np.float32(v) for v in read[:50]] == [np.float32(v) for v in values]
     assert read[50] == float("inf")
@@ -82,9 +81,9 @@ def test_float32_and_non_finite_values_survive(path: Path) -> None:
 def test_resume_drops_later_rows_and_doubles_none(path: Path) -> None:
     def log(file: MetricsFile, first: int, last: int) -> None:
         for step in range(first, last + 1):
-            file.log_metrics({"lr": step / 7}, step)
+            file.log({"lr": step / 7}, step)
             if step % 5 == 0:
-                file.log_metrics({"val/loss": 1 / step}, step)
+                file.log({"val/loss": 1 / step}, step)
 
     log(MetricsFile(path), 1, 20)
     whole = path.read_bytes()
@@ -99,34 +98,34 @@ def test_resume_mends_a_torn_row_and_repeated_steps(path: Path) -> None:
     path.write_text("step,lr\n1,0.1\n2,0.2\n2,0.2\n3,0.3\n4,0.")
     file = MetricsFile(path, resume_step=9)
     assert steps(path) == [1, 2, 3]
-    file.log_metrics({"lr": 0.4}, 4)
+    file.log({"lr": 0.4}, 4)
     assert steps(path) == [1, 2, 3, 4]
 
 
 def test_resume_merges_into_the_last_kept_row(path: Path) -> None:
-    MetricsFile(path).log_metrics({"lr": 0.5}, 4)
-    MetricsFile(path, resume_step=4).log_metrics({"val/loss": 1.0}, 4)
+    MetricsFile(path).log({"lr": 0.5}, 4)
+    MetricsFile(path, resume_step=4).log({"val/loss": 1.0}, 4)
     assert read_metrics(path) == [{"step": 4, "lr": 0.5, "val/loss": 1.0}]
 
 
 def test_resume_without_a_file_starts_one(path: Path) -> None:
-    MetricsFile(path, resume_step=7).log_metrics({"lr": 0.5}, 8)
+    MetricsFile(path, resume_step=7).log({"lr": 0.5}, 8)
     assert steps(path) == [8]
 
 
 def test_a_new_run_never_overwrites(path: Path) -> None:
-    MetricsFile(path).log_metrics({"lr": 0.5}, 1)
+    MetricsFile(path).log({"lr": 0.5}, 1)
     with pytest.raises(ConfigError, match="vitexp resume"):
         MetricsFile(path)
     assert steps(path) == [1]
 
 
-def test_logging_goes_on_after_finalize(path: Path) -> None:
+def test_logging_goes_on_after_finish(path: Path) -> None:
     file = MetricsFile(path)
-    file.log_metrics({"lr": 0.5}, 1)
+    file.log({"lr": 0.5}, 1)
     for _ in range(2):
-        file.finalize("success")
-    file.log_metrics({"lr": 0.25}, 2)
+        file.finish(0)
+    file.log({"lr": 0.25}, 2)
     assert steps(path) == [1, 2]
 
 
@@ -138,7 +137,7 @@ def test_a_kill_loses_no_logged_row(path: Path) -> None:
         "from vitexp.logger.metrics_file import MetricsFile\n"
         "file = MetricsFile(Path(sys.argv[1]))\n"
         "for step in range(1, 1000):\n"
-        "    file.log_metrics({'lr': step, 'epoch': 0}, step)\n"
+        "    file.log({'lr': step, 'epoch': 0}, step)\n"
         "    if step == 321: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -signal.SIGKILL
@@ -148,28 +147,28 @@ def test_a_kill_loses_no_logged_row(path: Path) -> None:
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
 def test_a_full_disk_says_what_to_free(path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     file = MetricsFile(path)
-    file.log_metrics({"lr": 0.5}, 1)
+    file.log({"lr": 0.5}, 1)
 
     def refuse(*args: object) -> int:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "pwrite", refuse)
     with pytest.raises(ResourceError, match=r"free space there.*vitexp resume"):
-        file.log_metrics({"lr": 0.5}, 2)
+        file.log({"lr": 0.5}, 2)
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(ResourceError):
-        file.log_metrics({"new": 0.5}, 3)
+        file.log({"new": 0.5}, 3)
     assert steps(path) == [1]
 
 
 def test_a_row_is_one_system_call(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = MetricsFile(path)
-    file.log_metrics({"lr": 0.5}, 1)
-    file.log_metrics({"lr": 0.5}, 2)
+    file.log({"lr": 0.5}, 1)
+    file.log({"lr": 0.5}, 2)
     calls: list[str] = []
     for name in ("pwrite", "fsync", "ftruncate", "open", "replace"):
         original = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, o=original, n=name, **k: (calls.append(n), o(*a, **k))[1])
     for step in range(3, 8):
-        file.log_metrics({"lr": 0.5}, step)
+        file.log({"lr": 0.5}, step)
     assert calls == ["pwrite"] * 5

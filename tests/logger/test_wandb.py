@@ -16,21 +16,17 @@ import pytest
 from PIL import Image
 
 from vitexp.config.compose import compose
-from vitexp.logger.wandb import (
-    WandbLogger,
-    WandbSettings,
-    has_key,
-    reachable,
-    start_wandb,
-    without_secrets,
-)
+from vitexp.logger import wandb as tracker
+from vitexp.logger.choose import without_secrets
+from vitexp.logger.tracker import RunLogger, Session
+from vitexp.logger.wandb import has_key, reachable
 from vitexp.run import fit
 from vitexp.run.folder import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wandb.*")
 
 DEAD = "http://127.0.0.1:9"
-SETTINGS = WandbSettings(project="vitexp", entity=None, probe_seconds=2.0, start_seconds=20.0, finish_seconds=5.0)
+SETTINGS = {"project": "vitexp", "entity": None, "probe_seconds": 2.0, "start_seconds": 20.0, "finish_seconds": 5.0}
 CANARY = "canary-0123456789"
 
 
@@ -59,9 +55,17 @@ def no_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.input", ask)
 
 
-def start(folder: Path, *, forced: bool = True, **fields: Any) -> WandbLogger | None:
-    given: dict[str, Any] = {"run_name": "r", "config": {"lr": 0.5}, "group": "sweep", "wandb_id": None}
-    return start_wandb(SETTINGS, forced=forced, run_dir=folder, **{**given, **fields})
+def start(folder: Path, *, forced: bool = True, ids: dict[str, str] | None = None, **config: Any) -> RunLogger:
+    session = Session(
+        run_dir=folder,
+        run_name="r",
+        config=without_secrets(config),
+        group="sweep",
+        resume_step=None,
+        ids=ids or {},
+    )
+    found = tracker.start({"choice": "wandb" if forced else "auto", "wandb": SETTINGS}, session)
+    return RunLogger([] if found is None else [found])
 
 
 @pytest.fixture
@@ -94,8 +98,8 @@ def refusing_server() -> Iterator[str]:
 @pytest.mark.usefixtures("no_stdin")
 def test_offline_without_a_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     began = time.monotonic()
-    logger = start(tmp_path, config={"lr": 0.5, "data": {"api_key": CANARY}, "password": CANARY})
-    assert logger is not None
+    logger = start(tmp_path, lr=0.5, data={"api_key": CANARY}, password=CANARY)
+    (kept_id,) = logger.ids.values()
     assert time.monotonic() - began < 15
     (line,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     folder = Path(line.rpartition("wandb sync ")[2])
@@ -112,7 +116,7 @@ def test_offline_without_a_key(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert b"train/loss_step" in record
     assert CANARY.encode() not in record
     left = {path.relative_to(folder).parts[0] for path in folder.rglob("*") if path.is_file()}
-    assert left == {"files", "logs", f"run-{logger.version}.wandb"}
+    assert left == {"files", "logs", f"run-{kept_id}.wandb"}
     told = {str(path.relative_to(folder / "files")) for path in (folder / "files").rglob("*") if path.is_file()}
     kept = {name for name in told if not name.startswith("media/")}
     assert kept <= {"requirements.txt"}, "no console output, no code, no description of the machine"
@@ -121,11 +125,11 @@ def test_offline_without_a_key(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 @pytest.mark.usefixtures("no_stdin")
 def test_a_resume_keeps_the_id(tmp_path: Path) -> None:
     logger = start(tmp_path)
-    assert logger is not None
+    ids = logger.ids
+    assert ids.keys() == {"wandb"}
     logger.close(exit_code=130)
-    again = start(tmp_path, wandb_id=logger.version)
-    assert again is not None
-    assert again.version == logger.version
+    again = start(tmp_path, ids=ids)
+    assert again.ids == ids
     again.close(exit_code=0)
 
 
@@ -135,9 +139,8 @@ def test_a_refused_key_falls_back_to_offline(
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", refusing_server)
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    logger = start(tmp_path, forced=False, wandb_id="kept0000")
-    assert logger is not None
-    assert logger.version == "kept0000"
+    logger = start(tmp_path, forced=False, ids={"wandb": "kept0000"})
+    assert logger.ids == {"wandb": "kept0000"}
     assert len([record for record in caplog.records if "wandb sync" in record.message]) == 1
     logger.close(exit_code=0)
 
@@ -146,7 +149,7 @@ def test_a_dead_service_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFix
     import wandb
 
     logger = start(tmp_path)
-    assert logger is not None
+    assert logger.trackers
     # The service is this process's only child that bears its name.
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     if not children.exists():
@@ -164,10 +167,10 @@ def test_a_dead_service_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 
 def test_auto_wants_a_key_and_wandb_mode_is_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert start(tmp_path, forced=False) is None
+    assert not start(tmp_path, forced=False).trackers
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    assert start(tmp_path) is None
+    assert not start(tmp_path).trackers
     assert not (tmp_path / "wandb").exists()
 
 
@@ -208,21 +211,10 @@ def test_reachable_is_quick_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.monotonic() - began < 1.0
 
 
-def test_secrets_go_and_settings_stay() -> None:
-    config = {
-        "model": {"pool": "class_token", "num_tokens": 4, "token": 3},
-        "hub": {"access_token": "x", "api_key": "x"},
-        "Password": "x",
-        "secret": None,
-    }
-    kept = {"model": config["model"], "hub": {}, "secret": None}
-    assert without_secrets(config) == kept
-
-
 def test_the_jobs_of_a_sweep_are_one_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     groups: list[str | None] = []
-    monkeypatch.setattr(fit, "build_loggers", lambda settings, *, group, **rest: groups.append(group) or [])
+    monkeypatch.setattr(fit, "build_logger", lambda _, session: groups.append(session.group) or RunLogger([]))
     for folder in ("sweeps/2026-11-24_101500/0-seed=0", "sweeps/2026-11-24_101500/1-seed=1", "2026-11-24/101500-alone"):
         (tmp_path / folder).mkdir(parents=True)
-        fit._loggers(compose(["logger=none"]), Run(tmp_path / folder), None)
+        fit._logger(compose(["logger=none"]), Run(tmp_path / folder), None)
     assert groups == ["2026-11-24_101500", "2026-11-24_101500", None]

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 
 from vitexp.analysis.base import Analysis
 from vitexp.analysis.write import summary_table, write
-from vitexp.logger.choose import log_picture
+from vitexp.logger.tracker import RunLogger
 
 
 class Look(Callback):
@@ -54,7 +54,7 @@ class Look(Callback):
             self._measure(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The last values, as table and picture, the picture also to the loggers."""
+        """The last values, as table and picture, the picture also to the trackers."""
         if not trainer.is_global_zero:
             return
         if self._measured_at != trainer.global_step:
@@ -62,9 +62,10 @@ class Look(Callback):
         self.measured = {"trained": self._measured}
         if self.untrained is not None:
             self.measured["untrained"] = self.untrained(pl_module)
-        for path in write(self.analysis, self.measured, self.folder, title=self.title):
-            if path.suffix == ".png":
-                log_picture(trainer.loggers, f"analysis/{self.analysis.name}", path, trainer.global_step)
+        written = write(self.analysis, self.measured, self.folder, title=self.title)
+        for picture in (path for path in written if path.suffix == ".png"):
+            for logger in (logger for logger in trainer.loggers if isinstance(logger, RunLogger)):
+                logger.log_picture(f"analysis/{self.analysis.name}", picture, trainer.global_step)
 
     def table(self) -> RenderableType:
         """Headline values at the end of the training."""

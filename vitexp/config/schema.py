@@ -45,7 +45,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "to": ("safetensors", "timm", "onnx"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.channels_last": ("auto", True, False),
-    "logger.choice": ("auto", "tensorboard", "csv", "wandb", "none"),
+    "logger.choice": ("auto", "tensorboard", "csv", "wandb", "mlflow", "trackio", "none"),
     "task.loss": ("softmax", "sigmoid"),
     "augment.geometry": ("none", "affine", "crop_flip", "resized_crop_flip", "boxes"),
     "data.geometry": ("none", "affine", "crop_flip", "resized_crop_flip", "boxes"),

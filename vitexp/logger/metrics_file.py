@@ -7,14 +7,9 @@ the steps of an interrupted run are those of an uninterrupted one.
 """
 
 import os
-from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from vitexp.errors import ConfigError, ResourceError
 from vitexp.files import whole
@@ -23,12 +18,16 @@ from vitexp.report.metrics import COLUMNS, read_cells, read_metrics
 __all__ = ["MetricsFile", "read_metrics"]
 
 
-class MetricsFile(Logger):
+class MetricsFile:
     """Write what is logged to `path`, one row a step: strictly increasing steps, the values of one step in one row.
 
     Values have nine significant digits, which is exact for float32. A step below the last one lands in the last row:
     Lightning numbers a validation by the index of the last step, one less than the count of steps done.
     """
+
+    name = "metrics"
+    id = None
+    errors = ()
 
     def __init__(self, path: Path, *, resume_step: int | None = None) -> None:
         """Start the file, or go on with it.
@@ -41,7 +40,6 @@ class MetricsFile(Logger):
             ConfigError: a new run in a folder that has metrics already.
             ResourceError: the file cannot be written.
         """
-        super().__init__()
         self.path = Path(path)
         self._columns: list[str] = ["step", "epoch"]
         self._row: dict[str, str] = {}  # the last row, which may still grow
@@ -50,37 +48,16 @@ class MetricsFile(Logger):
         self._file: int | None = None
         self._begin(resume_step)
 
-    @property
-    def name(self) -> str:
-        """Lightning's name for the logger."""
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        """There is one file a run."""
-        return ""
-
-    @property
-    def save_dir(self) -> str:
-        """The run folder."""
-        return str(self.path.parent)
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the configuration is in config.yaml."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add the values to the row of `step` (the last row if None), on disk when this returns.
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Add the values to the row of `step`, on disk when this returns.
 
         Raises:
             ResourceError: disk full or not writable.
         """
-        cells = {name: _cell(value) for name, value in metrics.items() if name != "step"}
-        last = int(self._row["step"]) if self._row else -1
-        number = last if step is None else int(step)
-        if number > last:
+        cells = {name: _cell(value) for name, value in metrics.items()}
+        if step > (int(self._row["step"]) if self._row else -1):
             self._start = self._end
-            self._row = {"step": str(number)}
+            self._row = {"step": str(step)}
         self._row.update(cells)
         with _disk(self.path):
             if cells.keys() <= set(self._columns):
@@ -88,8 +65,10 @@ class MetricsFile(Logger):
             else:
                 self._rewrite(self._earlier_rows(), cells)
 
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
+    def picture(self, name: str, path: Path, step: int) -> None:
+        """Nothing: pictures are in the run folder already."""
+
+    def finish(self, exit_code: int) -> None:
         """Make the rows survive a power cut too; logging may go on afterwards."""
         if self._file is not None:
             with _disk(self.path):
@@ -97,7 +76,6 @@ class MetricsFile(Logger):
             os.close(self._file)
             self._file = None
 
-    @rank_zero_only
     def _begin(self, resume_step: int | None) -> None:
         exists = self.path.exists()
         if exists and resume_step is None:

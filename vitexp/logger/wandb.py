@@ -1,4 +1,4 @@
-"""Weights & Biases as a logger that can only ever be missing: it never asks, never waits long, never stops a run.
+"""Weights & Biases as a tracker that can only ever be missing: it never asks, never waits long, never stops a run.
 
 Without a key or a network the run is recorded offline, and one line says how to upload it. Nothing is sent beside the
 metrics, the pictures, the configuration without secrets and the machine's load: no code, no console, no command line,
@@ -10,9 +10,7 @@ import netrc
 import os
 import socket
 import threading
-from argparse import Namespace
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,15 +18,12 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
-
 from vitexp.errors import first_line
+from vitexp.logger.tracker import Session
 
 log = logging.getLogger(__name__)
 
 _HOST = "https://api.wandb.ai"
-_SECRETS = {"key", "token", "secret", "password"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,109 +41,55 @@ class WandbSettings:
     finish_seconds: float
 
 
-class WandbLogger(Logger):
-    """Write metrics and pictures to one wandb run, at the run's own steps; fall silent if wandb fails."""
+class Wandb:
+    """One wandb run."""
 
-    def __init__(self, *, run: Any, project: str) -> None:
-        super().__init__()
+    name = "wandb"
+
+    def __init__(self, run: Any) -> None:
+        import wandb
+
+        self.id = str(run.id)
+        self.errors = (wandb.errors.Error, OSError)  # OSError: the pipe to a service that has died
         self._run = run
-        self._id = str(run.id)
-        self._project = project
-        self._last_step = 0
 
-    @property
-    def name(self) -> str:
-        """The project."""
-        return self._project
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log at `step`; wandb takes rising steps only."""
+        self._run.log(dict(metrics), step=step)
 
-    @property
-    def version(self) -> str:
-        """The run's id, by which a resume goes on with the same wandb run."""
-        return self._id
+    def picture(self, name: str, path: Path, step: int) -> None:
+        """Upload a PNG."""
+        import wandb
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the configuration went out at the start."""
+        self._run.log({name: wandb.Image(str(path))}, step=step)
 
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Log at `step`; wandb takes rising steps only, so a lower one counts as the last."""
-        self._last_step = self._last_step if step is None else max(step, self._last_step)
-        if self._run is not None:
-            with self._surviving():
-                self._run.log({name: value for name, value in metrics.items() if name != "step"}, step=self._last_step)
-
-    @rank_zero_only
-    def log_picture(self, name: str, path: Path, step: int) -> None:
-        """Upload a PNG as `name`."""
-        if self._run is not None:
-            import wandb
-
-            with self._surviving():
-                self.log_metrics({name: wandb.Image(str(path))}, step)
-
-    @rank_zero_only
-    def close(self, *, exit_code: int) -> None:
+    def finish(self, exit_code: int) -> None:
         """End the run there; waits for the upload, at most as long as the run was started with."""
-        if self._run is not None:
-            with self._surviving():
-                self._run.finish(exit_code=exit_code)
-            self._run = None
+        try:
+            self._run.finish(exit_code=exit_code)
+        finally:
             # Its process writes on for some ms after `finish`: only its end means that the record is on disk.
             _forget_service()
 
-    @contextmanager
-    def _surviving(self) -> Iterator[None]:
-        """Go on without wandb after one line: its own errors, and the broken pipe to a service that has died."""
-        import wandb
 
-        try:
-            yield
-        except (wandb.errors.Error, OSError) as error:
-            self._run = None
-            log.warning("wandb stopped (%s); the run goes on without it, metrics.csv is complete", first_line(error))
-            _forget_service()
-
-
-def start_wandb(
-    settings: WandbSettings,
-    *,
-    forced: bool,
-    run_dir: Path,
-    run_name: str,
-    config: Mapping[str, Any],
-    group: str | None,
-    wandb_id: str | None,
-) -> WandbLogger | None:
+def start(settings: Mapping[str, Any], session: Session) -> Wandb | None:
     """A run at wandb: online with a key and a network, else offline; None where wandb is not wanted or not possible.
 
-    Args:
-        settings: where, and how long to wait.
-        forced: also without a key (then offline). $WANDB_MODE stays in force.
-        run_dir: the run folder; wandb's files go to `wandb/` in it.
-        run_name: the name shown there.
-        config: the resolved configuration; what looks like a secret is left out.
-        group: the sweep, if any.
-        wandb_id: the id of an earlier session of this run.
+    With `logger=wandb` also without a key, then offline; $WANDB_MODE stays in force. The files go to `wandb/` in the
+    run folder.
     """
+    own = WandbSettings(**settings["wandb"])
     asked, key = os.environ.get("WANDB_MODE", "").lower(), has_key()
-    if asked == "disabled" or not (key or forced) or not _installed():
+    if asked == "disabled" or not (key or settings["choice"] == "wandb") or not _installed():
         return None
     reason = None
     if asked in ("offline", "dryrun"):
         reason = f"WANDB_MODE={asked}"
     elif not key:
         reason = "no key ($WANDB_API_KEY or ~/.netrc)"
-    elif not reachable(base_url(), timeout=settings.probe_seconds):
+    elif not reachable(base_url(), timeout=own.probe_seconds):
         reason = f"{base_url()} does not answer"
-    arguments = {
-        "dir": str(run_dir),
-        "name": run_name,
-        "group": group,
-        "config": without_secrets(config),
-        "id": wandb_id,
-        "resume": None if wandb_id is None else "allow",
-    }
-    run, reason = _init(settings, arguments, reason)
+    run, reason = _init(own, session, reason)
     if run is None:
         log.warning("wandb does not start (%s); the run goes on without it", reason)
         return None
@@ -156,7 +97,7 @@ def start_wandb(
         log.info("wandb: %s", run.url)
     else:
         log.warning("wandb is offline (%s); later: wandb sync %s", reason, Path(run.dir).parent)
-    return WandbLogger(run=run, project=settings.project)
+    return Wandb(run)
 
 
 def _installed() -> bool:
@@ -211,16 +152,7 @@ def reachable(url: str, *, timeout: float) -> bool:
     return answered.is_set()
 
 
-def without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration without text under keys such as `api_key` or `password`, at any depth."""
-    return {
-        key: without_secrets(value) if isinstance(value, Mapping) else value
-        for key, value in config.items()
-        if not (isinstance(value, str) and str(key).lower().split("_")[-1] in _SECRETS)
-    }
-
-
-def _init(settings: WandbSettings, arguments: Mapping[str, Any], reason: str | None) -> tuple[Any, str | None]:
+def _init(settings: WandbSettings, session: Session, reason: str | None) -> tuple[Any, str | None]:
     """The run, online if `reason` is None; on failure offline; (None, why) if that fails too."""
     # Read by wandb when it is first used: no notices of its own, no crash reports.
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -237,6 +169,7 @@ def _init(settings: WandbSettings, arguments: Mapping[str, Any], reason: str | N
         init_timeout=settings.start_seconds,
         finish_timeout=settings.finish_seconds,
     )
+    known = session.ids.get("wandb")
     for mode in ("online", "offline") if reason is None else ("offline",):
         try:
             run = wandb.init(
@@ -245,7 +178,12 @@ def _init(settings: WandbSettings, arguments: Mapping[str, Any], reason: str | N
                 mode=mode,
                 settings=options,
                 reinit="finish_previous",
-                **arguments,
+                dir=str(session.run_dir),
+                name=session.run_name,
+                group=session.group,
+                config=dict(session.config),
+                id=known,
+                resume="allow" if known else None,
             )
             return run, reason
         except (wandb.errors.Error, OSError) as error:

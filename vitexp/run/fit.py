@@ -26,8 +26,9 @@ from vitexp.callback.throughput import Throughput
 from vitexp.checkpoint.adapter import is_whole, trained_names
 from vitexp.checkpoint.safe_io import BEST, SafeCheckpointIO, newest
 from vitexp.checkpoint.write import save_weights
-from vitexp.logger.choose import build_loggers, close_loggers, log_picture, wandb_id
+from vitexp.logger.choose import build_logger, without_secrets
 from vitexp.logger.metrics_file import read_metrics
+from vitexp.logger.tracker import RunLogger, Session
 from vitexp.report.screen import print_card, show
 from vitexp.run.adapters import save_adapter
 from vitexp.run.folder import Run
@@ -59,11 +60,11 @@ def fit(
     """
     if position is not None:
         data.start = (position["epoch"], position["batch"])
-    loggers = _loggers(cfg, run, position)
+    logger = _logger(cfg, run, position)
     trainer = build.build_trainer(
         cfg,
         callbacks=[*_callbacks(cfg, run, data), *watchers],
-        loggers=loggers,
+        loggers=[logger],
         folder=run.path,
         plugins=[SafeCheckpointIO()],
     )
@@ -79,30 +80,35 @@ def fit(
         metrics = _test(cfg, run, data, task, trainer)
         run.update(metrics=metrics, fit_seconds=round(run.record.get("fit_seconds", 0.0) + seconds, 3))
         if trainer.is_global_zero:
-            _draw(run, data, trainer, loggers)
+            _draw(run, data, trainer, logger)
         failed = 0
     finally:
-        close_loggers(loggers, exit_code=failed)
+        logger.close(exit_code=failed)
     if trainer.is_global_zero and not cfg.quiet:
         _print_results(run, metrics, trainer)
     return metrics
 
 
-def _loggers(cfg: DictConfig, run: Run, position: dict[str, int] | None) -> list[Any]:
-    """The run's own metrics.csv and what `logger=` asks for; the same runs there after a resume."""
-    folder = run.path.resolve()
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    loggers = build_loggers(
-        config["logger"],
+def session_of(run: Run, config: dict[str, Any], resume_step: int | None) -> Session:
+    """A run as the trackers are told of it; `config` is the resolved configuration."""
+    folder, earlier = run.path.resolve(), run.record.get("wandb_id")  # as runs kept it that had wandb alone
+    return Session(
         run_dir=run.path,
         run_name=run.name,
-        config=config,
+        config=without_secrets(config),
         group=folder.parent.name if folder.parent.parent.name == "sweeps" else None,
-        resume_step=position["step"] if position else None,
-        wandb_id=run.record.get("wandb_id"),
+        resume_step=resume_step,
+        ids={**({"wandb": earlier} if earlier else {}), **run.record.get("trackers", {})},
     )
-    run.update(wandb_id=wandb_id(loggers))
-    return list(loggers)
+
+
+def _logger(cfg: DictConfig, run: Run, position: dict[str, int] | None) -> RunLogger:
+    """The run's own metrics.csv and what `logger=` asks for; the same runs there after a resume."""
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    session = session_of(run, config, position["step"] if position else None)
+    logger = build_logger(config["logger"], session)
+    run.update(trackers={**session.ids, **logger.ids})
+    return logger
 
 
 def _callbacks(cfg: DictConfig, run: Run, data: Any) -> list[Callback]:
@@ -172,8 +178,8 @@ def _metadata(cfg: DictConfig, run: Run, data: Any, model: nn.Module) -> dict[st
     }
 
 
-def _draw(run: Run, data: Any, trainer: Any, loggers: list[Any]) -> None:
-    """The pictures of the run, to the folder and to every logger that takes pictures."""
+def _draw(run: Run, data: Any, trainer: Any, logger: RunLogger) -> None:
+    """The pictures of the run, to the folder and to the trackers."""
     from vitexp.report.plot_curves import curves
 
     pictures = next(c for c in trainer.callbacks if isinstance(c, Pictures))
@@ -181,7 +187,7 @@ def _draw(run: Run, data: Any, trainer: Any, loggers: list[Any]) -> None:
     written += curves(run.path / "metrics.csv", run.path / "plots", title=run.name)
     written += pictures.draw(run.path / "plots", data, title=run.name)
     for path in written:
-        log_picture(loggers, path.stem, path, trainer.global_step)
+        logger.log_picture(path.stem, path, trainer.global_step)
 
 
 def _print_results(run: Run, metrics: dict[str, float], trainer: Any) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from vitexp import build
-from vitexp.errors import ConfigError, VitexpError, first_line, require_extra
+from vitexp.errors import ConfigError, VitexpError, first_line
+from vitexp.logger.choose import require_choice
 
 
 def require_ready(cfg: DictConfig, data: Any, task: Any) -> None:
@@ -21,8 +22,7 @@ def require_ready(cfg: DictConfig, data: Any, task: Any) -> None:
             optimizer, schedule or analysis that does not take its values.
         DataError: no image to train on.
     """
-    if cfg.logger.choice == "wandb":
-        require_extra("wandb", "wandb", asked="logger=wandb")
+    require_choice(cfg.logger.choice)
     data.trainer = build.build_trainer(cfg, callbacks=[], loggers=[], folder=cfg.outputs)
     try:
         steps = data.steps_per_epoch  # which depend on the number of processes

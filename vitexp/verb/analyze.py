@@ -50,31 +50,24 @@ def analyze(command: Command) -> dict[str, Any]:
 
 
 def publish(run: Run, cfg: DictConfig, name: str, values: Mapping[str, float], picture: Path) -> None:
-    """Show an analysis of a finished run where its training was shown: TensorBoard, wandb, report.html.
+    """Show an analysis of a finished run where its training was shown: in its trackers and report.html.
 
     At the run's last step. A run that is still going has those files to itself.
     """
-    from vitexp.logger.choose import close_loggers, log_picture, viewers
+    from vitexp.logger.choose import trackers
     from vitexp.logger.metrics_file import read_metrics
+    from vitexp.logger.tracker import RunLogger
+    from vitexp.run.fit import session_of
     from vitexp.verb.report import write_run_page
 
     if run.state == "running":
         return
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     step = max((int(row["step"]) for row in read_metrics(run.path / "metrics.csv")), default=0)
-    loggers = viewers(
-        config["logger"],
-        run_dir=run.path,
-        run_name=run.name,
-        config=config,
-        group=None,
-        resume_step=step,
-        wandb_id=run.record.get("wandb_id"),
-    )
-    for logger in loggers:
-        logger.log_metrics({f"analysis/{name}/{key}": value for key, value in values.items()}, step=step)
-    log_picture(loggers, f"analysis/{name}", picture, step)
-    close_loggers(loggers, exit_code=0)
+    logger = RunLogger(trackers(config["logger"], session_of(run, config, step)))
+    logger.log_metrics({f"analysis/{name}/{key}": value for key, value in values.items()}, step)
+    logger.log_picture(f"analysis/{name}", picture, step)
+    logger.close(exit_code=0)
     write_run_page(run)
 
 
