@@ -108,7 +108,7 @@ def test_groups_short_names_and_options_are_listed() -> None:
     assert " ".join(GROUPS) in text
     for short, key in ALIASES.items():
         assert f"`{short}` = `{key}`" in text
-    for page, group in (("data", "data"), ("regimes", "regime"), ("attention", "attention")):
+    for page, group in {"data": "data", "regimes": "regime", "attention": "attention", "runs": "logger"}.items():
         text = (DOCS / f"{page}.md").read_text()
         assert not [option for option in options(group) if f"`{option}`" not in text]
     analyses = set(first_column((DOCS / "analyses.md").read_text()))

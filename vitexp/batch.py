@@ -67,7 +67,7 @@ class PackedImages:
         return F.interpolate(pixels[None], (side, side), mode="nearest")[0]
 
     def to(self, device: Any, **options: Any) -> "PackedImages":
-        """The same on a device."""
+        """The batch on a device."""
         names = ("patches", "places", "grids", "owner")
         return replace(self, **{name: getattr(self, name).to(device, **options) for name in names})
 

@@ -1,4 +1,4 @@
-"""From a configuration to the parts of a run; the only module that calls `instantiate`.
+"""The parts of a run, built from a configuration; the only module that calls `instantiate`.
 
 A configuration is data, perhaps a stranger's: a `_target_` is called only if `vitexp.config.targets` knows it.
 """

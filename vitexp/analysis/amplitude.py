@@ -21,7 +21,7 @@ from vitexp.analysis.maps import blocks, look
 
 @dataclass(frozen=True, kw_only=True)
 class Amplitudes:
-    """By block (L,): name, variance over channels, mean absolute value, length of the gradient (NaN where none); loss.
+    """Each block's (L,) name, variance over channels, mean absolute value, gradient length (NaN where none); the loss.
 
     A block whose parameters the loss does not reach, as a frozen base that runs without a graph, has no gradient.
     """

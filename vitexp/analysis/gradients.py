@@ -31,7 +31,7 @@ def block_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[T
 
 
 def _slopes(loss: Tensor, parameters: Sequence[nn.Parameter]) -> list[tuple[nn.Parameter, Tensor]]:
-    """Of the parameters that the loss depends on, each with its gradient."""
+    """The parameters that the loss depends on, each with its gradient."""
     if not loss.requires_grad:
         return []
     found = torch.autograd.grad(loss, parameters, allow_unused=True)

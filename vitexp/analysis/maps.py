@@ -122,7 +122,7 @@ def _shown_attend(module: DenseAttention, consume: OnMaps, calls: Iterator[int])
 
 
 def _shown_input(consume: OnMaps, calls: Iterator[int]) -> Callable[[Any, Any], None]:
-    """For an attention that is no DenseAttention: its `maps` takes its input and gives one map, or several by name."""
+    """Maps of an attention that is no DenseAttention: its `maps` takes its input and gives one, or several by name."""
 
     def shown(module: Any, inputs: Any) -> None:
         maps = module.maps(inputs[0])

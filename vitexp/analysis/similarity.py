@@ -104,7 +104,7 @@ class Similarity(Analysis):
         return scores
 
     def summary(self, measured: SimilaritySums) -> dict[str, float]:
-        """By map: adjacent and nearest ratio, adjacent cosine, similar blocks, likeness of heads; and of output tokens.
+        """Adjacent and nearest ratio, adjacent cosine, similar blocks, likeness of heads by map; and of output tokens.
 
         What no two neighbours of one shape have is left out.
         """

@@ -91,7 +91,7 @@ class Taylor(Analysis):
 
     @staticmethod
     def _ranked(scores: Gates, gates: Gates) -> dict[Unit, list[tuple[float, Tensor]]]:
-        """Of each layer and kind the open channels in groups, best first: (score, channel of each head)."""
+        """The open channels of each layer and kind in groups, best first: (score, channel of each head)."""
         ranked = {}
         for unit, score in scores.items():
             rows = torch.atleast_2d(score.masked_fill(gates[unit] == 0, -1.0))  # (H, d)
@@ -101,7 +101,7 @@ class Taylor(Analysis):
         return ranked
 
     def summary(self, measured: list[Plan]) -> dict[str, float]:
-        """Of the last round: share of multiply-accumulates left, and mean share of channels kept by kind."""
+        """The last round's share of multiply-accumulates left, and mean share of channels kept by kind."""
         last = measured[-1]
         shares = {
             kind: [k / n for unit in last.gates if unit[1] == kind for k, n in [last.kept(unit)]] for kind in UNITS

@@ -145,7 +145,7 @@ def fused_attention(
 def _attention_in_steps(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor, *, dropout_rate: float
 ) -> Tensor:
-    """As `fused_attention`, the map in memory and as few passes over it as there can be."""
+    """The same as `fused_attention`, with the map in memory and as few passes over it as there can be."""
     scores = q @ k.transpose(-2, -1)  # (B, H, N, N + M)
     scores += bias
     if mask is None:

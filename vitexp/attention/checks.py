@@ -151,7 +151,7 @@ def bfloat16_stays(factory: Factory) -> None:
 
 
 def _built(factory: Factory) -> Any:
-    """In evaluation, all its parameters away from their start."""
+    """The attention in evaluation mode, all its parameters away from their start."""
     torch.manual_seed(0)
     attention = factory(DIM, HEADS, grid=GRID).eval()
     with torch.no_grad():

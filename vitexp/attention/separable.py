@@ -65,7 +65,7 @@ class Separable(nn.Module):
         return self.out(values)  # (B, N, D)
 
     def forward_plain(self, x: Tensor) -> Tensor:
-        """The same in the paper's order, every token's key projected, by whatever layer projects."""
+        """The same values in the paper's order: every token's key is projected, by the layer that projects."""
         query, key, value = self.qkv_projection(x).split([1, self.dim, self.dim], dim=-1)
         weights = self.dropout(self.weights(query[..., 0]))
         summed = (weights[..., None] * key).sum(dim=1, keepdim=True)  # (B, 1, D)

@@ -33,10 +33,10 @@ def require_still(augment: Any) -> None:
 
 
 class Embed(Callback):
-    """Before the first step, put the features of the splits `train` and `val` where the data module looks for them."""
+    """Put the features of the splits `train` and `val` where the data module looks for them, before the first step."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Not later: the number of steps is asked for, and with it the loaders made, before the fit starts."""
+        """Compute the features now, for the loaders are made before the fit starts."""
         if stage != "fit":
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]

@@ -53,7 +53,7 @@ class Meter:
         self._evals = 0
 
     def start_waiting(self, now: float) -> None:
-        """From here on, until the next step, the run waits."""
+        """The run waits from here on, until the next step."""
         self._mark = now
 
     def start_step(self, now: float) -> None:

@@ -15,7 +15,7 @@ from vitexp.callback.average import Average
 
 
 class SharedNorms(Callback):
-    """Before each validation, and at the end of an epoch without one; of the averaged weights, too."""
+    """Average before each validation, and at the end of an epoch without one; the averaged weights' norms, too."""
 
     def __init__(self, *, average: Average | None = None) -> None:
         self.average = average

@@ -33,7 +33,7 @@ class Adapter:
 
     @property
     def digest(self) -> str:
-        """Of the tensors: two adapters with one digest are the same task."""
+        """The digest of the tensors: two adapters with one digest are the same task."""
         return digest(self.tensors)
 
 

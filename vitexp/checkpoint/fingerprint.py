@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def fingerprint(model: Any) -> str:
-    """Of all tensors of a model but the head's, which every task replaces."""
+    """The digest of all tensors of a model but the head's, which every task replaces."""
     head = set(getattr(model, "head_names", ()))
     return digest({name: tensor for name, tensor in model.state_dict().items() if name not in head})
 

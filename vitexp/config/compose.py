@@ -226,7 +226,7 @@ def _choose(choices: Sequence[str], extra: Sequence[Path]) -> DictConfig:
 
 @lru_cache(maxsize=64)
 def _compose(overrides: tuple[str, ...], files: tuple[tuple[int, ...], ...]) -> DictConfig:
-    """Kept for as long as the `files` stay as they are: notebooks, sweeps and reports compose the same again."""
+    """The composition, kept while the `files` stay: notebooks, sweeps and reports compose the same again."""
     with _no_other_hydra(), initialize_config_dir(str(conf_dir()), **VERSION_BASE):
         try:
             cfg = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)

@@ -85,7 +85,7 @@ class ImageData(LightningDataModule):
 
     @property
     def num_classes(self) -> int:
-        """As configured, else as many as there are in the files."""
+        """The configured number, else as many as there are in the files."""
         return self._num_classes if self._num_classes is not None else len(self.class_names)
 
     @property
@@ -167,7 +167,7 @@ class ImageData(LightningDataModule):
         return Fixed().loader(source, replace(self._feed(training=False), rank=0, world_size=1))
 
     def eval_transform(self) -> Callable[[Image.Image | Tensor], Tensor]:
-        """From a Pillow image or uint8 (C, H, W) to what the model gets: float32 (C, image_size, image_size)."""
+        """The transform of a Pillow image or uint8 (C, H, W) for the model: float32 (C, image_size, image_size)."""
         return self._evaluate
 
     def read_image(self, path: str | Path) -> Tensor:

@@ -76,7 +76,7 @@ class Cifar(ImageData):
         return _folder_with(self.root, self.archive.folder, self.first_file)
 
     def folder(self) -> Path:
-        """The same. Raises DataError where it is absent."""
+        """The folder of the set. Raises DataError where it is absent."""
         if (folder := self.binary()) is None:
             raise DataError(f"{self.archive.folder} is absent from {self.root}: data.prepare_data() fetches it")
         return folder
@@ -104,14 +104,14 @@ class Cifar10(Cifar):
         return self.binary() is not None or self._images() is not None
 
     def read_class_names(self) -> list[str]:
-        """From `batches.meta.txt`, or the names of the folders, which are the same."""
+        """The names in `batches.meta.txt`, or those of the folders, which are the same."""
         folder = self.binary()
         if folder is not None:
             return (folder / "batches.meta.txt").read_text().split()
         return class_folders(self._image_root() / "train")
 
     def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
-        """Of the five training batches, or the test batch; or decoded from the image files."""
+        """Pixels and labels of the five training batches, or of the test batch; or decoded from the image files."""
         folder = self.binary()
         if folder is None:
             return _decode(self._image_root() / part, self.class_names)
@@ -157,11 +157,11 @@ class Cifar100(Cifar):
         self.label_kind = labels
 
     def read_class_names(self) -> list[str]:
-        """From `fine_label_names.txt` or `coarse_label_names.txt`."""
+        """The names in `fine_label_names.txt` or `coarse_label_names.txt`."""
         return (self.folder() / f"{self.label_kind}_label_names.txt").read_text().split()
 
     def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
-        """Of `train.bin` or `test.bin`, whose records begin with the coarse and the fine label."""
+        """Pixels and labels of `train.bin` or `test.bin`, whose records begin with the coarse and the fine label."""
         images, labels = read_records(self.folder() / f"{part}.bin", labels=2)
         return images, labels[:, 1 if self.label_kind == "fine" else 0]
 

@@ -42,7 +42,7 @@ class Coco(BoxData):
         return self.files.class_names()
 
     def read(self, part: str) -> Mapping[str, Source]:
-        """See the module's docstring."""
+        """The splits of a part, as the module's docstring says."""
         return self.files.read(part)
 
     def absent(self, split: str) -> str:

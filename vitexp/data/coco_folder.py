@@ -47,7 +47,7 @@ class _Place:
 
 
 class CocoFolder(BoxData):
-    """See the table above. `num_classes` may be None: it is then the number of categories."""
+    """The set in a folder. `num_classes` may be None: it is then the number of categories."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class CocoFolder(BoxData):
         return list(self._categories(place).values())
 
     def read(self, part: str) -> dict[str, Source]:
-        """See the table above."""
+        """The splits of a part, as the table above says."""
         found: dict[str, Source] = {}
         there = self._there()
         if part == "test" and ("test" in there or "val" in there):

@@ -40,7 +40,7 @@ class ImageTransform(Transform[Share, Tensor]):
         return upsample(images.float(), pixels)
 
     def _pixels(self, epoch: int, step: Share) -> Pixels:
-        """Of a batch, which may have a size of its own."""
+        """The pixels of a batch, which may have a size of its own."""
         size = self.order.image_size(epoch, step.number)
         return self.feed.pixels if size is None else replace(self.feed.pixels, image_size=size)
 

@@ -54,7 +54,7 @@ class Folder(ImageData):
         return class_folders(next((there[split] for split in _SPLITS if split in there), self.root))
 
     def read(self, part: str) -> dict[str, Source]:
-        """See the table above."""
+        """The splits of a part, as the table above says."""
         there = self._there()
         if "train" in there and ("test" in there or "val" in there):
             return self._read_split(part, there)

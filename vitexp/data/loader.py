@@ -77,7 +77,7 @@ class Feed:
 
 
 class Transform(ABC, Generic[AnyStep, Sample]):
-    """From pixels to samples; random draws belong to the sample and the epoch. `device`: where a set in memory lies."""
+    """Pixels become samples; random draws belong to the sample and the epoch. `device`: where a set in memory lies."""
 
     feed: Feed
     device: torch.device
@@ -92,7 +92,7 @@ class Transform(ABC, Generic[AnyStep, Sample]):
 
 
 class Collation(ABC, Generic[AnyStep, Sample, Collated, Batch]):
-    """From samples to a batch."""
+    """The step from samples to a batch."""
 
     @abstractmethod
     def collate(self, samples: Sequence[Sample] | Tensor, step: AnyStep) -> Collated:
@@ -100,7 +100,7 @@ class Collation(ABC, Generic[AnyStep, Sample, Collated, Batch]):
 
     @abstractmethod
     def finish(self, collated: Collated, step: AnyStep) -> Batch:
-        """On the training device, in the process that trains; draws belong to the step."""
+        """The last step, on the training device, in the process that trains; draws belong to the step."""
 
 
 class Source(ABC):
@@ -179,5 +179,5 @@ class Sampling(ABC):
         return ""
 
     def whole(self) -> "Sampling":
-        """The same, with the whole of each image."""
+        """The same loader, with the whole of each image."""
         return self

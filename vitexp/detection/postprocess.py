@@ -1,4 +1,4 @@
-"""From queries to detections: every query is one, its class the likeliest that is not no-object; no NMS, no threshold.
+"""Detections from queries: every query is one, its class the likeliest besides no-object; no NMS, no threshold.
 
 As the authors do for average precision (section 4, "Inference"). With the focal loss a query may stand for several
 classes, and the best 100 of all pairs are kept (Deformable DETR's code).
@@ -17,7 +17,7 @@ MAX_DETECTIONS = 100
 def detections(
     logits: Tensor, boxes_cxcywh: Tensor, sizes: Sequence[Tensor], *, focal: bool = False
 ) -> list[dict[str, Tensor]]:
-    """Of each image `boxes_xyxy` (n, 4) in the pixels of `sizes`, `scores` (n,), `labels` (n,) and `queries` (n,).
+    """Each image's `boxes_xyxy` (n, 4) in the pixels of `sizes`, `scores` (n,), `labels` (n,) and `queries` (n,).
 
     Args:
         logits: (B, Q, K + 1) of the last layer.

@@ -6,7 +6,7 @@ from vitexp.errors import ConfigError
 
 
 class DropPath(nn.Module):
-    """In training, zero a residual branch for each sample with probability `rate` and scale the others by 1/(1-rate).
+    """Zero a residual branch of each sample with probability `rate` in training, and scale the others by 1/(1-rate).
 
     (B, ...) -> (B, ...); identity in evaluation. Draws from torch's generator, which the trainer seeds by step.
     """

@@ -1,4 +1,4 @@
-"""From images to a map of patch embeddings: ViT, section 3.1 (Dosovitskiy et al. 2021).
+"""Patch embeddings: images become a map of tokens (ViT, section 3.1: Dosovitskiy et al. 2021).
 
 A stem is built by `stem(in_channels=..., dim=...)`, maps images (B, C, H, W) to (B, D, H / patch_size, W / patch_size)
 and offers `patch_size`, its whole stride in pixels.

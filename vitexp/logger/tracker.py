@@ -43,7 +43,7 @@ class Tracker(Protocol):
 
     @property
     def id(self) -> str | None:
-        """By which a resume goes on with the same run there; None where the run folder is enough."""
+        """The name by which a resume goes on with the same run there; None where the run folder is enough."""
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:

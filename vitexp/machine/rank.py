@@ -53,6 +53,6 @@ def end_with_parent(signum: int = signal.SIGTERM) -> None:
 
 
 def follow_first() -> None:
-    """For a further process: it may wait for the others where no handler runs, so it dies with the first."""
+    """Let a further process die with the first: it may wait for the others where no handler runs."""
     if not is_first():
         end_with_parent(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Being stopped: SIGINT, SIGTERM and SLURM's SIGUSR1 become one exception that says which, and how to exit.
+"""SIGINT, SIGTERM and SLURM's SIGUSR1 become one exception that says which signal came, and how to exit.
 
 Lightning answers KeyboardInterrupt with exit code 1 and SIGTERM with 0; ours are 130 and 143, and the run says
 `interrupted`. Inside the training loop the signal first waits for the next safe point (callback/safe_point.py).

@@ -54,7 +54,7 @@ class ResNet(nn.Module):
         return [x]
 
     def adapt(self, name: str, tensor: Tensor) -> tuple[Tensor, str] | None:
-        """Nothing here depends on the image size."""
+        """Adapt nothing: no tensor here depends on the image size."""
         return None
 
     def fuse(self) -> None:

@@ -76,7 +76,7 @@ class MaskedMemory(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """Of the selected task."""
+        """Classes of the selected task."""
         return self._task(self.selected).head.out_features
 
     def forward(self, images: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class MaskedMemory(nn.Module):
         return (x if keep_base else None), tokens
 
     def fuse(self) -> None:
-        """For evaluation: fold the base's batch norms, and compute the keys and values of all memories once."""
+        """Fold the base's batch norms, and compute the keys and values of all memories once, for evaluation."""
         self.base.fuse()
         with torch.no_grad():
             pairs = [self._memory_kv(index, cast(Block, block)) for index, block in enumerate(self.base.blocks)]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockCurves:
-    """Of L blocks: (L - 1,) with the block before `adjacent`, `cosine`, `tokens`; (L,) `nearest`, `heads`; `pairs`."""
+    """L blocks: `adjacent`, `cosine`, `tokens` (L - 1,) to the one before; `nearest`, `heads` (L,); `pairs`."""
 
     adjacent: np.ndarray
     nearest: np.ndarray

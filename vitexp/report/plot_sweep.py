@@ -112,7 +112,7 @@ def swept_number(rows: Jobs) -> str | None:
 
 
 def curves_of(rows: Jobs, key: str, metric: str = TEST_TOP1) -> dict[str, Curve]:
-    """For each setting of the other keys the means and deviations over seeds, by rising value of `key`."""
+    """Means and deviations over seeds by rising value of `key`, for each setting of the other keys."""
     scores: dict[str, dict[float, list[float]]] = {}
     for row in rows:
         others = [str(value) for other, value in row["overrides"].items() if other not in (key, _SEED)]

@@ -112,7 +112,7 @@ def _logger(cfg: DictConfig, run: Run, position: dict[str, int] | None) -> RunLo
 
 
 def _callbacks(cfg: DictConfig, run: Run, data: Any) -> list[Callback]:
-    """In the order in which Lightning calls them; the safe point saves last, when all others have counted."""
+    """The callbacks in the order in which they are called; the safe point saves last, when all others have counted."""
     settings, finite = cfg.trainer, Finite(every=cfg.trainer.log_every)
     average = Average(decay=settings.ema) if settings.ema is not None else None
     return [

@@ -126,7 +126,7 @@ class Run:
         return read_rules(file)
 
     def keep_config(self, cfg: DictConfig) -> None:
-        """From now on the run is this, so that a later resume goes on with what an earlier one has changed."""
+        """Make this the run's configuration, so that a later resume goes on with what an earlier one has changed."""
         if not is_first():
             return
         resolved: Any = OmegaConf.to_container(cfg, resolve=True)

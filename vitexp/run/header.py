@@ -45,7 +45,7 @@ def print_header(cfg: DictConfig, run: Run, task: Any, data: Any, trainer: Any) 
 
 
 def _image_shape(model: nn.Module, size: int) -> tuple[int, int]:
-    """Of the image whose cost is stated: whole patches where a model takes images of any size by patches."""
+    """The shape of the image whose cost is stated: whole patches where a model takes images of any size by patches."""
     if not isinstance(model, SupportsPacks):
         return size, size
     return model.grid[0] * model.strides[0], model.grid[1] * model.strides[0]

@@ -97,7 +97,7 @@ class SavedTensors:
 
     @property
     def num_bytes(self) -> int:
-        """Their sum."""
+        """Bytes of all tensors together."""
         return sum(tensor.untyped_storage().nbytes() for tensor in self._kept.values())
 
     def pack(self, tensor: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Listed:
         return None
 
     def ended(self, job: Job) -> None:
-        """Nothing depends on it."""
+        """Do nothing: no later job depends on the end of one."""
 
     def watch(self, running: Sequence[Job]) -> Iterable[Job]:
         """All are worth it."""

@@ -111,7 +111,7 @@ class Task(LightningModule):
         self._sums = None if sums is None else sums.to(self.device) / self.trainer.world_size
 
     def log_epoch(self, values: dict[str, float]) -> None:
-        """To the loggers at the current step, and to `trainer.callback_metrics` for callbacks."""
+        """Send values to the loggers at the current step, and to `trainer.callback_metrics` for callbacks."""
         self.log_dict(values, logger=False)
         # A test belongs to the row of the last step, whose epoch is there; Lightning counts one further by then.
         epoch = {} if self.trainer.testing else {"epoch": self.current_epoch}

@@ -62,7 +62,7 @@ def _from_official(tensors: Tensors) -> Tensors:
 
 
 def _from_hf(tensors: Tensors) -> Tensors:
-    """Renamed, and the three projections of each attention as one; a triple with a gap stays and is reported."""
+    """Our names, with the three projections of each attention as one; a triple with a gap stays and is reported."""
     renamed = pair(rename(tensors, _OLD_HF), _HF, back=True)
     return stack_qkv(renamed, ("q_proj", "k_proj", "v_proj"), inside="variant")
 

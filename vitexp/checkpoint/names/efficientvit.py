@@ -56,7 +56,7 @@ def _from_timm(tensors: Tensors) -> Tensors:
 
 
 def _from_official(tensors: Tensors) -> Tensors:
-    """By way of timm's names; the index of biases, which the authors store, is made anew from the window."""
+    """Our names, by way of timm's; the index of biases, which the authors store, is made anew from the window."""
     kept = {name: tensor for name, tensor in tensors.items() if not name.endswith(".attention_bias_idxs")}
     renamed: Tensors = {}
     for name, tensor in rename(kept, _OFFICIAL).items():

@@ -31,7 +31,7 @@ def evaluation_crop(image: Image.Image, pixels: Pixels) -> Tensor:
 
 
 def training_transform(augment: Augment, pixels: Pixels) -> Callable[[Tensor], Tensor]:
-    """From a decoded image, uint8 (C, H, W), to an augmented one, uint8 (C, image_size, image_size)."""
+    """The transform of a decoded image, uint8 (C, H, W), into an augmented one, uint8 (C, image_size, image_size)."""
     from torchvision.transforms import v2
 
     steps: list[Callable[[Tensor], Tensor]] = [_geometry(augment, pixels)]

@@ -50,7 +50,7 @@ def inspect(path: str, *, channels: int, max_pixels: int) -> Inspection:
 
 
 def damaged(paths: Sequence[str], *, channels: int, max_pixels: int) -> list[str | None]:
-    """Of each file, why it cannot be read, or None."""
+    """The reason why each file cannot be read, or None."""
     looked = each(lambda path: inspect(path, channels=channels, max_pixels=max_pixels), paths)
     return [found.damage for found in looked]
 

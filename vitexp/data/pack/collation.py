@@ -57,7 +57,7 @@ class PackTransform(Transform[Sequences, Tokens]):
         return [self._tokens(image, position, epoch) for image, position in pairs]
 
     def _tokens(self, image: Tensor, position: int, epoch: int) -> Tokens:
-        """Of an image (C, H, W) in 0..255."""
+        """The tokens of an image (C, H, W) in 0..255."""
         shown, _ = self.order.plan(epoch)
         patch_size = self.order.packing.patch_size
         top, left, height, width = shown.boxes[position].tolist()

@@ -74,7 +74,7 @@ class Sequences(NamedTuple):
 
     @property
     def positions(self) -> Tensor:
-        """Of all images, in their order."""
+        """Positions of all images, in their order."""
         return torch.tensor([position for row in self.rows for position in row])
 
 

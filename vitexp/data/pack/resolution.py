@@ -1,4 +1,4 @@
-"""At what size an image of any aspect is shown: NaViT (Dehghani et al., arXiv 2307.06304), section 3.2, appendix B.1.
+"""The size at which an image of any aspect is shown: NaViT (Dehghani et al., arXiv 2307.06304), section 3.2, B.1.
 
 "Resolution R" is an image resized to an area of about R * R pixels, its aspect kept. Each draw is a function of the
 sample's key. A grid has whole patches: each side is rounded, so the aspect is kept to less than a patch.
