@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from vitexp.data.multiscale import MultiScale, MultiScaleOrder, composition, divisible
+from vitexp.data.order import Place
 from vitexp.errors import ConfigError
 
 SHIPPED = {"low": 0.625, "high": 1.25, "count": 5, "divisor": 4, "base": "nominal", "multiple": 1}
@@ -14,7 +15,8 @@ def scales(**options):
 
 
 def order(count=1000, batch_size=32, settings=None, **options):
-    return MultiScaleOrder(count, batch_size, settings or scales(), image_size=32, seed=3, **options)
+    place = Place(**{"seed": 3, **options})
+    return MultiScaleOrder(count, batch_size, place, settings or scales(), image_size=32)
 
 
 @pytest.mark.parametrize(

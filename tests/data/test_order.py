@@ -5,13 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitexp.data.order import EpochOrder
+from vitexp.data.order import EpochOrder, Place
 from vitexp.errors import ConfigError, DataError
 
 
 def order(count: int = 100, batch_size: int = 8, **changes: object) -> EpochOrder:
-    settings: dict[str, object] = {"seed": 0, "shuffle": True, "drop_last": True} | changes
-    return EpochOrder(count, batch_size, **settings)  # type: ignore[arg-type]
+    settings: dict[str, object] = {"seed": 0} | changes
+    shuffle, drop_last = (bool(settings.pop(key, True)) for key in ("shuffle", "drop_last"))
+    place = Place(**settings)  # type: ignore[arg-type]
+    return EpochOrder(count, batch_size, place, shuffle=shuffle, drop_last=drop_last)
 
 
 def positions(of: EpochOrder) -> list[int]:

@@ -21,7 +21,7 @@ from vitexp.data.augment.transform import evaluation_crop
 from vitexp.data.features import FeatureLoader
 from vitexp.data.file.image import open_image, to_image
 from vitexp.data.loader import AnyLoader, Batches, Feed, Sampling, Source
-from vitexp.data.order import require_divisible
+from vitexp.data.order import Place, require_divisible
 from vitexp.data.pixels import Pixels
 from vitexp.data.sampling import Fixed
 from vitexp.data.source import file_source
@@ -164,7 +164,8 @@ class ImageData(LightningDataModule):
         return torch.cat(images), torch.cat(labels)
 
     def _ordered(self, source: Source) -> AnyLoader:
-        return Fixed().loader(source, replace(self._feed(training=False), rank=0, world_size=1))
+        feed = self._feed(training=False)
+        return Fixed().loader(source, replace(feed, place=replace(feed.place, rank=0, world_size=1)))
 
     def eval_transform(self) -> Callable[[Image.Image | Tensor], Tensor]:
         """The transform of a Pillow image or uint8 (C, H, W) for the model: float32 (C, image_size, image_size)."""
@@ -182,7 +183,8 @@ class ImageData(LightningDataModule):
         """
         names = [os.path.abspath(path) for path in paths]
         source = file_source(Path("/"), names, torch.zeros(len(paths), dtype=torch.int64))
-        feed = replace(self._feed(training=False), batches=replace(self.batches, accumulate=1), advice="")
+        feed = self._feed(training=False)
+        feed = replace(feed, place=replace(feed.place, accumulate=1), advice="")
         loader = self.sampling.whole().loader(source, feed)
         for step, (images, _) in zip(loader.sampler, loader, strict=True):
             yield step.positions.tolist(), images
@@ -215,8 +217,12 @@ class ImageData(LightningDataModule):
             augment=self.augment if training else None,
             training=training,
             num_classes=self.num_classes,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
+            place=Place(
+                seed=self.batches.seed,
+                accumulate=self.batches.accumulate,
+                rank=trainer.global_rank if trainer else 0,
+                world_size=trainer.world_size if trainer else 1,
+                start=self.start if training else (0, 0),
+            ),
             device=trainer.strategy.root_device if trainer else torch.device("cpu"),
-            start=self.start if training else (0, 0),
         )

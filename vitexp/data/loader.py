@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitexp.data.augment.settings import Augment
-from vitexp.data.order import AnyStep, Order
+from vitexp.data.order import AnyStep, Order, Place
 from vitexp.data.pixels import Pixels
 from vitexp.machine.cores import usable_cores
 
@@ -51,8 +51,8 @@ class Batches:
 class Feed:
     """The settings of one loader.
 
-    augment: None outside training; rank, world_size, device: of this process; start: (epoch, batch) of a resume;
-    advice: how the sentence about a file that cannot be read ends.
+    augment: None outside training; device: the one that trains; advice: how the sentence about a file that cannot be
+    read ends.
     """
 
     pixels: Pixels
@@ -60,10 +60,8 @@ class Feed:
     augment: Augment | None
     training: bool
     num_classes: int
-    rank: int
-    world_size: int
+    place: Place
     device: torch.device
-    start: tuple[int, int]
     advice: str = "; `vitexp data check` lists all such files, data.on_corrupt=skip leaves them out"
 
     @property

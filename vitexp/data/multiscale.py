@@ -12,7 +12,7 @@ from itertools import accumulate as running_sum
 import torch
 
 from vitexp import seeding
-from vitexp.data.order import EpochOrder, Share
+from vitexp.data.order import EpochOrder, Place, Share
 from vitexp.errors import ConfigError
 
 _COMPOSITION, _TURNS = 11, 12  # streams: which sizes an epoch has, and in which order
@@ -63,37 +63,15 @@ def divisible(value: float, divisor: int) -> int:
 class MultiScaleOrder(EpochOrder):
     """Batches of positions, each with its own size; otherwise as `EpochOrder`, shuffled and without incomplete ones."""
 
-    def __init__(
-        self,
-        count: int,
-        batch_size: int,
-        scales: MultiScale,
-        *,
-        image_size: int,
-        seed: int,
-        accumulate: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
-        start: tuple[int, int] = (0, 0),
-    ) -> None:
-        self.pairs = pairs = scales.pairs(image_size, batch_size, parts=accumulate * world_size)
-        self.steps = composition(count, pairs, seed)
+    def __init__(self, count: int, batch_size: int, place: Place, scales: MultiScale, *, image_size: int) -> None:
+        pairs = scales.pairs(image_size, batch_size, parts=place.accumulate * place.world_size)
+        self.steps = composition(count, pairs, place.seed)
         if not self.steps:
             raise ConfigError(
                 f"{count} images are fewer than the smallest batch of data.sampler=multi_scale has "
                 f"({min(images for _, images in pairs)}); use a smaller data.batch_size"
             )
-        super().__init__(
-            count,
-            batch_size,
-            seed=seed,
-            shuffle=True,
-            drop_last=True,
-            accumulate=accumulate,
-            rank=rank,
-            world_size=world_size,
-            start=start,
-        )
+        super().__init__(count, batch_size, place, shuffle=True, drop_last=True)
 
     def __len__(self) -> int:
         return len(self.steps) * self.accumulate

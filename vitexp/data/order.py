@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -31,17 +32,29 @@ class Share(NamedTuple):
 AnyStep = TypeVar("AnyStep", bound=Step)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A process in its run: the run's seed, micro-batches of a step, processes, and the (epoch, batch) of a resume."""
+
+    seed: int
+    accumulate: int = 1
+    rank: int = 0
+    world_size: int = 1
+    start: tuple[int, int] = (0, 0)
+
+
 class Order(ABC, Generic[AnyStep]):
     """Micro-batches, epoch after epoch.
 
     A step of the optimiser is cut into `accumulate` micro-batches, and each of them into `world_size` parts, one a
     process: so the samples of a step do not depend on either number. `__len__` is the number of micro-batches of the
-    full epoch, also when `start`, the (epoch, batch) of a resume, skips some of the first one.
+    full epoch, also when a resume skips some of the first one.
     """
 
-    def __init__(self, *, seed: int, accumulate: int, rank: int, world_size: int, start: tuple[int, int]) -> None:
-        self.seed, self.accumulate, self.rank, self.world_size = seed, accumulate, rank, world_size
-        self.start_epoch, self.start_batch = start
+    def __init__(self, place: Place) -> None:
+        self.seed, self.accumulate = place.seed, place.accumulate
+        self.rank, self.world_size = place.rank, place.world_size
+        self.start_epoch, self.start_batch = place.start
         self.epoch = self.start_epoch
 
     @abstractmethod
@@ -72,21 +85,9 @@ class EpochOrder(Order[Share]):
     parts may be smaller, or empty and left out.
     """
 
-    def __init__(
-        self,
-        count: int,
-        batch_size: int,
-        *,
-        seed: int,
-        shuffle: bool,
-        drop_last: bool,
-        accumulate: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
-        start: tuple[int, int] = (0, 0),
-    ) -> None:
-        require_divisible(batch_size, accumulate, world_size)
-        super().__init__(seed=seed, accumulate=accumulate, rank=rank, world_size=world_size, start=start)
+    def __init__(self, count: int, batch_size: int, place: Place, *, shuffle: bool, drop_last: bool) -> None:
+        require_divisible(batch_size, place.accumulate, place.world_size)
+        super().__init__(place)
         self.count, self.batch_size, self.shuffle, self.drop_last = count, batch_size, shuffle, drop_last
         if count == 0:
             raise DataError(

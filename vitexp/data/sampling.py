@@ -18,18 +18,8 @@ class Fixed(Sampling):
     """Batches of images of one size."""
 
     def order(self, source: Source, feed: Feed) -> EpochOrder:
-        batches, training = feed.batches, feed.training
-        return EpochOrder(
-            len(source),
-            batches.size,
-            seed=batches.seed,
-            shuffle=training,
-            drop_last=training,
-            accumulate=batches.accumulate,
-            rank=feed.rank,
-            world_size=feed.world_size,
-            start=feed.start,
-        )
+        training = feed.training
+        return EpochOrder(len(source), feed.batches.size, feed.place, shuffle=training, drop_last=training)
 
     def loader(self, source: Source, feed: Feed) -> AnyLoader:
         order = self.order(source, feed)
@@ -45,18 +35,8 @@ class MultiScaled(Fixed):
     def order(self, source: Source, feed: Feed) -> EpochOrder:
         if not feed.training:
             return super().order(source, feed)
-        batches = feed.batches
-        return MultiScaleOrder(
-            len(source),
-            batches.size,
-            self.settings,
-            image_size=feed.pixels.image_size,
-            seed=batches.seed,
-            accumulate=batches.accumulate,
-            rank=feed.rank,
-            world_size=feed.world_size,
-            start=feed.start,
-        )
+        size = feed.pixels.image_size
+        return MultiScaleOrder(len(source), feed.batches.size, feed.place, self.settings, image_size=size)
 
     def about(self, source: Source, feed: Feed) -> str:
         pairs = self.settings.pairs(feed.pixels.image_size, feed.batches.size, parts=feed.batches.accumulate)
@@ -73,14 +53,10 @@ class Packed(Sampling):
         return PackOrder(
             image_sizes(source, max_pixels=feed.pixels.max_pixels),
             source.keys,
+            feed.place if feed.training else replace(feed.place, accumulate=1),
             self.settings,
             image_size=feed.pixels.image_size,
-            seed=feed.batches.seed,
             training=feed.training,
-            accumulate=feed.batches.accumulate if feed.training else 1,
-            rank=feed.rank,
-            world_size=feed.world_size,
-            start=feed.start,
         )
 
     def loader(self, source: Source, feed: Feed) -> AnyLoader:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitexp import seeding
+from vitexp.data.order import Place
 from vitexp.data.pack.drop import Drop
 from vitexp.data.pack.order import Packing, PackOrder
 from vitexp.data.pack.resolution import Resolution
@@ -35,8 +36,8 @@ def packing(drop=None, resolution=None, **options):
 def order(count=300, *, settings=None, training=True, **options):
     generator = torch.Generator().manual_seed(0)
     sizes = torch.randint(24, 72, (count, 2), generator=generator)
-    more = {"image_size": 32, "seed": 1, "training": training, **options}
-    return PackOrder(sizes, torch.arange(count), settings or packing(), **more)
+    place = Place(**{"seed": 1, **options})
+    return PackOrder(sizes, torch.arange(count), place, settings or packing(), image_size=32, training=training)
 
 
 def images(batches):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vitexp import seeding
-from vitexp.data.order import Order
+from vitexp.data.order import Order, Place
 from vitexp.data.pack.drop import Drop, kept_counts
 from vitexp.data.pack.first_fit import pack, spread
 from vitexp.data.pack.resolution import Resolution, boxes, grids_of, shrunk
@@ -93,21 +93,17 @@ class PackOrder(Order[Sequences]):
         self,
         sizes: Tensor,
         keys: Tensor,
+        place: Place,
         packing: Packing,
         *,
         image_size: int,
-        seed: int,
         training: bool,
-        accumulate: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
-        start: tuple[int, int] = (0, 0),
     ) -> None:
-        super().__init__(seed=seed, accumulate=accumulate, rank=rank, world_size=world_size, start=start)
+        super().__init__(place)
         self.sizes, self.keys, self.packing = sizes, keys, packing
         self.image_size, self.training = image_size, training
         self.length = packing.length
-        parts = accumulate * world_size
+        parts = self.accumulate * self.world_size
         if len(sizes) < (parts if training else 1):
             raise DataError(
                 f"{len(sizes)} images do not suffice for {parts} processes or micro-batches; use a larger set, or a"
