@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```$', PAGE, re.M | re.S))
 COMMANDS = [line for block in re.findall(r"^```sh run\n(.*?)^```$", PAGE, re.M | re.S) for line in block.splitlines()]
-GROUPS = ("model", "attention", "data", "regime", "task", "analysis", "optimizer", "augment")
+GROUPS = ("model", "attention", "data", "regime", "task", "analysis", "optimizer", "augment", "logger")
 # What a test adds to a command that trains, so that it takes a second.
-SHORT = ("epochs=1", "quiet=true", "logger=csv")
+SHORT = ("logger=csv", "epochs=1", "quiet=true")
 SETTINGS = "~/.config/vitexp/settings.toml"
 
 
@@ -45,7 +45,10 @@ def test_the_commands_run(command: str, project: Path) -> None:
     program, *words = shlex.split(command)
     trains = not {"list", "check", "evaluate", "analyze"} & set(words)
     assert program == "vitexp"
-    assert main([*words, *(SHORT if trains else ())]) == 0
+    assert main([*words[:2], *(SHORT if trains else ()), *words[2:]]) == 0
+    if "logger=lines" in words:
+        (file,) = project.glob("outputs/*/*/lines.txt")
+        assert " val/top1 " in file.read_text()
 
 
 def test_each_group_has_its_example() -> None:

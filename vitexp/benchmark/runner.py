@@ -122,7 +122,7 @@ def _run(cfg: DictConfig, clock: Clock) -> None:
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(_Terminal()):
         own = copy.deepcopy(cfg)
         own.outputs = folder
-        if own.logger.choice == "auto":  # no run of a benchmark belongs on a server
+        if own.logger.get("choice") == "auto":  # no run of a benchmark belongs on a server
             own.logger.choice = "tensorboard"
         run = create(own, argv=["benchmark"], overrides=[], folder=Path(folder) / "run")
         data = build.build_data(own)

@@ -19,7 +19,7 @@ def build_logger(settings: Mapping[str, Any], session: Session) -> RunLogger:
     """The logger for `logger=`, metrics.csv first; an empty one in the further processes of a run.
 
     Args:
-        settings: `choice`, and the keys of that choice's file in conf/logger/.
+        settings: `choice`, and the keys of that choice's file in conf/logger/; or `own`, which makes a user's tracker.
         session: what each tracker is told.
 
     Raises:
@@ -34,6 +34,8 @@ def build_logger(settings: Mapping[str, Any], session: Session) -> RunLogger:
 
 def trackers(settings: Mapping[str, Any], session: Session) -> list[Tracker]:
     """Those of `logger=` beside metrics.csv; each is started by its module here, which bears its name."""
+    if "own" in settings:
+        return [settings["own"](session=session)] if is_first() else []
     choice = settings["choice"]
     require_choice(choice)
     names = _TRACKERS.get(choice, (choice,)) if is_first() else ()

@@ -102,11 +102,17 @@ def session_of(run: Run, config: dict[str, Any], resume_step: int | None) -> Ses
     )
 
 
+def logger_settings(cfg: DictConfig) -> dict[str, Any]:
+    """What `logger=` says; of a file that names a class of the user's, what makes the tracker for a session."""
+    settings: Any = OmegaConf.to_container(cfg.logger, resolve=True)
+    return {"own": build.make(cfg.logger, trust=cfg.trust)} if "_target_" in settings else settings
+
+
 def _logger(cfg: DictConfig, run: Run, position: dict[str, int] | None) -> RunLogger:
     """The run's own metrics.csv and what `logger=` asks for; the same runs there after a resume."""
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     session = session_of(run, config, position["step"] if position else None)
-    logger = build_logger(config["logger"], session)
+    logger = build_logger(logger_settings(cfg), session)
     run.update(trackers={**session.ids, **logger.ids})
     return logger
 

@@ -22,7 +22,10 @@ def require_ready(cfg: DictConfig, data: Any, task: Any) -> None:
             optimizer, schedule or analysis that does not take its values.
         DataError: no image to train on.
     """
-    require_choice(cfg.logger.choice)
+    if "_target_" in cfg.logger:
+        build.make(cfg.logger, trust=cfg.trust)
+    else:
+        require_choice(cfg.logger.choice)
     data.trainer = build.build_trainer(cfg, callbacks=[], loggers=[], folder=cfg.outputs)
     try:
         steps = data.steps_per_epoch  # which depend on the number of processes

@@ -57,14 +57,14 @@ def publish(run: Run, cfg: DictConfig, name: str, values: Mapping[str, float], p
     from vitexp.logger.choose import trackers
     from vitexp.logger.metrics_file import read_metrics
     from vitexp.logger.tracker import RunLogger
-    from vitexp.run.fit import session_of
+    from vitexp.run.fit import logger_settings, session_of
     from vitexp.verb.report import write_run_page
 
     if run.state == "running":
         return
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     step = max((int(row["step"]) for row in read_metrics(run.path / "metrics.csv")), default=0)
-    logger = RunLogger(trackers(config["logger"], session_of(run, config, step)))
+    logger = RunLogger(trackers(logger_settings(cfg), session_of(run, config, step)))
     logger.log_metrics({f"analysis/{name}/{key}": value for key, value in values.items()}, step)
     logger.log_picture(f"analysis/{name}", picture, step)
     logger.close(exit_code=0)
