@@ -90,6 +90,13 @@ def test_commands_are_written_in_one_way(page: Path) -> None:
     assert not [line for body in others for line in body.splitlines() if line.startswith(("vitexp ", "make "))]
 
 
+@pytest.mark.parametrize("page", [*PAGES, DOCS / "extending.md"], ids=lambda page: page.stem)
+def test_blocks_open_as_the_site_reads_them(page: Path) -> None:
+    """A language, and perhaps a title: with anything else behind it the site takes the fence for prose."""
+    opened = re.findall(r"^```(.*)$", page.read_text(), re.M)[::2]
+    assert not [info for info in opened if not re.fullmatch(r'\w+( title="[^"]+")?', info)]
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_bytes()) <= 8_000
 
@@ -117,7 +124,7 @@ def test_groups_short_names_and_options_are_listed() -> None:
 
 def test_the_index_names_every_page() -> None:
     """The index and the README lead to each page, and to no other."""
-    pages = {page.name for page in DOCS.glob("*.md")} | {"extending.md"}
+    pages = {page.name for page in DOCS.glob("*.md")}
     assert set(re.findall(r"\]\((\w[\w-]*\.md)\)", (DOCS / "index.md").read_text())) == pages - {"index.md"}
     assert set(re.findall(r"\]\(docs/([\w-]+\.md)\)", (ROOT / "README.md").read_text())) == pages - {"index.md"}
 

@@ -17,7 +17,8 @@ from vitexp.verb.new import KINDS, texts
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```$', PAGE, re.M | re.S))
-COMMANDS = [line for block in re.findall(r"^```sh run\n(.*?)^```$", PAGE, re.M | re.S) for line in block.splitlines()]
+_RUN = re.compile(r"^<!-- run -->\n```sh\n(.*?)^```$", re.M | re.S)
+COMMANDS = [line for block in _RUN.findall(PAGE) for line in block.splitlines()]
 GROUPS = ("model", "attention", "data", "regime", "task", "analysis", "optimizer", "augment", "logger")
 # What a test adds to a command that trains, so that it takes a second.
 SHORT = ("logger=csv", "epochs=1", "quiet=true")
