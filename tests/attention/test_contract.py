@@ -58,6 +58,8 @@ class Forgets(Softmax):
     def attend(self, q, k, v, mask=None, bias=None):
         if self.fault == "fused":
             v = v * 1.01
+        if self.fault == "masked" and mask is not None:
+            v = v * 1.01
         if self.fault == "place":
             v = v * torch.linspace(1, 2, v.shape[2])[:, None]
         return v.roll(1, 0) if self.fault == "sample" else self.weights(q, k, mask, bias) @ v
@@ -70,6 +72,8 @@ class Forgets(Softmax):
     ("fault", "check"),
     [
         ("mask", checks.hidden_keys_have_no_influence),
+        ("masked", checks.hidden_keys_have_no_influence),
+        ("masked", checks.masked_context_is_none),
         ("mask", checks.masked_weights_are_zero),
         ("mask", checks.a_query_that_may_attend_nothing),
         ("bias", checks.bias_reaches_the_scores),
@@ -84,3 +88,10 @@ def test_a_fault_is_found(fault: str, check) -> None:
     check(partial(Forgets, fault="none"))
     with pytest.raises(AssertionError):
         check(partial(Forgets, fault=fault))
+
+
+def test_missing_flags_and_heads_that_nobody_counts_are_found() -> None:
+    with pytest.raises(AssertionError):
+        checks.flags_are_declared(torch.nn.Identity)
+    with pytest.raises(AssertionError):
+        checks.heads_must_divide(lambda dim, num_heads, *, grid: torch.nn.Identity())

@@ -80,6 +80,12 @@ def test_kernels_of_a_gpu_equal_the_map(kernel: str) -> None:
     torch.testing.assert_close(gradient, plain, **close)
 
 
+def test_tokens_of_images_and_padding() -> None:
+    which = Documents("mask", torch.tensor([[0, 0, 1, -1]]), (), torch.ones(1, 2, dtype=torch.bool))
+    assert which.of_image.int().tolist() == [[[1, 1, 0, 0], [0, 0, 1, 0]]]
+    assert which.dense.int().tolist() == [[[[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]]]
+
+
 def test_one_query_an_image_pools_it() -> None:
     counts = [3, 3, 5, 2, 2]
     torch.manual_seed(0)

@@ -45,7 +45,7 @@ def checks_for(factory: Factory) -> Sequence[Check]:
 
 
 def flags_are_declared(factory: Factory) -> None:
-    assert all(isinstance(getattr(variant_class(factory), flag), bool) for flag in FLAGS)
+    assert all(isinstance(getattr(variant_class(factory), flag, None), bool) for flag in FLAGS)
 
 
 def shape_and_gradients(factory: Factory) -> None:
