@@ -22,6 +22,7 @@ def test_layers_and_strides(channels, patch_size, strides, rest):
     expected = nn.functional.conv2d(x, stem.projection.weight, stem.projection.bias, stride=rest)
     torch.testing.assert_close(stem(images), expected)
     assert stem.patch_size == patch_size
+    assert stem.projection.bias.abs().max() == 0
     assert stem(images).shape == (2, 5, 16 // patch_size, 24 // patch_size)
 
 

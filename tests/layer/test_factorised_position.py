@@ -48,6 +48,7 @@ def test_tables_are_read_between_their_entries(combine):
     across = columns[[0, 2, 4]]
     expected = {"add": down + across, "product": down * across, "stack": torch.cat([down, across], dim=-1)}[combine]
     torch.testing.assert_close(position(PLACES, GRID), expected)
+    torch.testing.assert_close(position(PLACES.expand(2, 3, 2), GRID.expand(2, 3, 2)), expected.expand(2, 3, 8))
 
 
 def test_waves_fall_from_one_to_the_temperature():

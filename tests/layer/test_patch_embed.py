@@ -19,6 +19,7 @@ def test_stem_shape(make, patch_size):
 
 def test_patches_do_not_overlap():
     stem = PatchEmbed(in_channels=1, dim=4, patch_size=4)
+    assert stem.projection.bias.abs().max() == 0
     images = torch.randn(1, 1, 8, 8)
     changed = images.clone()
     changed[..., :4, 4:] += 1
