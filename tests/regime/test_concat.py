@@ -57,6 +57,6 @@ def test_another_base_or_width_is_refused(tmp_path: Path) -> None:
         joined(encoder(seed=5), [adapter])
     with pytest.raises(CheckpointError, match=r"has \(2, 5, 16\) memory, and the base has 3 layers of width 16"):
         joined(encoder(depth=3), [adapter])
-    write_adapter(tmp_path / "other.safetensors", {"tasks.0.gate": torch.ones(1)}, adapter.about)
-    with pytest.raises(CheckpointError, match="has gate, and the base has 2 layers"):
+    write_adapter(tmp_path / "other.safetensors", {f"tasks.0.{name}": torch.ones(1) for name in "abcd"}, adapter.about)
+    with pytest.raises(CheckpointError, match="has a, b, c, and the base has 2 layers"):
         joined(encoder(), [read_adapter(tmp_path / "other.safetensors")])
