@@ -25,6 +25,13 @@ def test_count_of_vit_b32() -> None:
     assert count(regime("lora")(vit_b32(), num_classes=100)) == 12 * 8 * (768 + 3 * 768) + 76_900
 
 
+def test_other_classes_and_rates() -> None:
+    model = regime("lora", rank=2, lr_scale={"lora": 3.0})(encoder(), num_classes=3)
+    assert model(random_images()).shape == (4, 3)
+    assert model.rates.keys() == trainable(model)
+    assert {rate for name, (rate, _) in model.rates.items() if "lora" in name} == {3.0}
+
+
 def test_the_change_is_of_low_rank_and_scaled() -> None:
     model = regime("lora", rank=2, alpha=6)(encoder(), num_classes=3)
     train(model)
