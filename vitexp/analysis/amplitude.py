@@ -40,7 +40,7 @@ class Amplitude(Analysis):
     name: ClassVar[str] = "amplitude"
 
     def measure(self, subject: Subject) -> Amplitudes:
-        """Stream the images."""
+        """Stream the images through the model and sum what each block gives."""
         names = list(blocks(subject.model))
         totals = torch.zeros(2, len(names), dtype=torch.float64)
 

@@ -89,7 +89,7 @@ class Clock(Callback):
         self._paused = perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on."""
+        """Start the clock again."""
         self._pause = perf_counter() - self._paused
 
 

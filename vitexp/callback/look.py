@@ -49,7 +49,7 @@ class Look(Callback):
             self._measure(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure when due."""
+        """Measure if this epoch is one of those to measure after."""
         if self.every and (trainer.current_epoch + 1) % self.every == 0 and trainer.is_global_zero:
             self._measure(trainer, pl_module)
 

@@ -60,7 +60,7 @@ class SafePoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Safe point (a)."""
+        """Save or stop, if it is time: after a step is safe point (a)."""
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         if self._wanted(trainer):

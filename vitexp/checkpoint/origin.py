@@ -16,7 +16,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """One foreign naming.
+    """One foreign naming of a model's tensors.
 
     Attributes:
         name: as printed.

@@ -26,7 +26,7 @@ class Digits(ImageData):
         self.val_fraction = val_fraction
 
     def read_class_names(self) -> list[str]:
-        """0 to 9."""
+        """The names of the classes, 0 to 9."""
         return [str(digit) for digit in range(10)]
 
     def read(self, part: str) -> dict[str, Source]:

@@ -30,7 +30,7 @@ class Fake(ImageData):
         self.sizes, self.pattern = dict(zip(_STREAMS, sizes, strict=True)), pattern
 
     def read_class_names(self) -> list[str]:
-        """class0, class1, ..."""
+        """The names of the classes: class0, class1, ..."""
         return [f"class{label}" for label in range(self.num_classes)]
 
     def read(self, part: str) -> dict[str, Source]:

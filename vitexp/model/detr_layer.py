@@ -113,7 +113,7 @@ class DecoderBlock(nn.Module):
         return self.norm3(x + self.dropout(self.mlp(x)))
 
     def read_each_other(self, x: Tensor, queries: Tensor, among: Tensor | None = None) -> Tensor:
-        """The first third."""
+        """The first third of the block."""
         placed = x + queries
         return self.norm1(x + self.dropout(self.self_attention(placed, placed, x, among)))
 

@@ -79,7 +79,7 @@ class FrozenBottleneck(resnet.Bottleneck):
         return F.relu(out.add_(x), inplace=True)
 
     def fuse(self) -> None:
-        """Fold for good."""
+        """Fold the norms into the convolutions for good."""
         for conv, norm in (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")):
             fused, rest = folded(self.get_submodule(conv), self.get_submodule(norm))
             setattr(self, conv, fused)

@@ -33,7 +33,7 @@ def say(line: str, *, quiet: bool) -> None:
 
 
 def print_notes(notes: Sequence[str], *, quiet: bool) -> None:
-    """One line each."""
+    """Print notes, one line each."""
     for note in notes:
         say(note, quiet=quiet)
 

@@ -70,7 +70,7 @@ class Stop:
         self._pending: list[int] = []
 
     def note(self, signum: int, frame: FrameType | None) -> None:
-        """The handler."""
+        """The handler of signals: remember that one came."""
         self.signum = self.signum or signum
         self._pending.append(signum)
 

@@ -49,7 +49,7 @@ class Clock(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Its logits are."""
+        """Add the time of the batch, once its logits are there."""
         _wait(pl_module.device)
         self.seconds += perf_counter() - self._start
         images, model = batch[0], pl_module.model
