@@ -103,7 +103,7 @@ def session_of(run: Run, config: dict[str, Any], resume_step: int | None) -> Ses
 
 
 def logger_settings(cfg: DictConfig) -> dict[str, Any]:
-    """What `logger=` says; of a file that names a class of the user's, what makes the tracker for a session."""
+    """The settings of `logger=`; of a file that names a class of the user's, the factory of a tracker for a session."""
     settings: Any = OmegaConf.to_container(cfg.logger, resolve=True)
     return {"own": build.make(cfg.logger, trust=cfg.trust)} if "_target_" in settings else settings
 
