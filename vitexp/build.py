@@ -4,6 +4,7 @@ A configuration is data, perhaps a stranger's: a `_target_` is called only if `v
 """
 
 import copy
+import inspect
 import logging
 import os
 import warnings
@@ -22,7 +23,7 @@ from vitexp.checkpoint.load import load_weights
 from vitexp.checkpoint.read import read_metadata
 from vitexp.config.releases import allowing
 from vitexp.config.targets import require_known, whitelist
-from vitexp.contract import SEE, SupportsAnySize, SupportsPacks
+from vitexp.contract import SEE, SupportsAnySize, SupportsChannelsLast, SupportsFusing, SupportsPacks
 from vitexp.errors import CheckpointError, ConfigError, VitexpError, first_line
 from vitexp.files import parse_json
 from vitexp.machine.rank import started
@@ -49,7 +50,22 @@ def make(node: Any, *, trust: bool = False) -> Any:
         raise
     # Called here: Hydra 1.4 would look at what comes back too, and a model may be of any class.
     call = partial(call.func, *call.args, **call.keywords)
-    return call if plain.get("_partial_") else call()
+    if plain.get("_partial_"):
+        return call
+    _require_fitting(call)
+    return call()
+
+
+def _require_fitting(call: "partial[Any]") -> None:
+    """Raise ConfigError unless a callable takes the keys that its configuration has."""
+    try:
+        inspect.signature(call.func).bind(*call.args, **call.keywords)
+    except TypeError as error:
+        name, keys = f"{call.func.__module__}.{call.func.__qualname__}", ", ".join(call.keywords)
+        raise ConfigError(
+            f"{name} is configured with {keys}, and does not take them so ({error}); change its file, or its"
+            f" constructor; the file of a model without attention says `override /attention: null` ({SEE})"
+        ) from error
 
 
 def build_data(cfg: DictConfig) -> Any:
@@ -131,8 +147,8 @@ def _check_sampler(cfg: DictConfig, model: nn.Module) -> None:
 
 
 def _backbone(model: nn.Module) -> nn.Module:
-    backbone = getattr(model, "backbone", None)
-    if not isinstance(backbone, nn.Module):
+    backbone = dict(model.named_children()).get("backbone")
+    if backbone is None:
         raise ConfigError(
             f"backbone_checkpoint is for detectors, and {type(model).__name__} has no backbone; use checkpoint=FILE"
         )
@@ -252,8 +268,8 @@ def lightning_precision(precision: str, accelerator: str) -> Any:
 def switches(cfg: DictConfig, model: nn.Module, *, inference: bool = False) -> nn.Module:
     """Memory layout, folded norms where only evaluated, compilation: not architecture, so the output stays equal."""
     layout = channels_last(cfg, model)  # asked before folding takes the norms away
-    if inference and cfg.fuse and callable(fuse := getattr(model, "fuse", None)):
-        fuse()
+    if inference and cfg.fuse and isinstance(model, SupportsFusing):
+        model.fuse()
     if layout:
         model = model.to(memory_format=torch.channels_last)
     if cfg.compile:
@@ -268,7 +284,7 @@ def channels_last(cfg: DictConfig, model: nn.Module) -> bool:
         raise ConfigError(f"trainer.channels_last={asked} is not known; use auto, true or false")
     if asked != "auto":
         return bool(asked)
-    return getattr(model, "prefers_channels_last", False) or any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    return isinstance(model, SupportsChannelsLast) or any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

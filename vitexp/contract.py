@@ -185,7 +185,7 @@ class SupportsNewHead(Protocol):
     """A model whose classifier can be replaced. Of one that does not say so it is the last linear layer."""
 
     num_classes: int
-    head_name: str  # of the submodule that makes logits of features, such as `head`
+    head_name: str  # of the submodule that makes logits of features, such as `head`; empty where no single one does
 
     def reset_head(self, num_classes: int) -> None:
         """Put a zero head in place."""

@@ -92,10 +92,17 @@ def test_other_classes_get_a_zero_head(name):
     assert {"head.weight", "head.bias"} <= trainable(model)
 
 
-@pytest.mark.parametrize("name", ["full", "head"])
+@pytest.mark.parametrize("name", ["head", "bias", "lora"])
 def test_model_without_a_head(name):
-    with pytest.raises(ConfigError, match="Identity has none"):
+    with pytest.raises(ConfigError, match=r"Identity ends in no linear layer for 3 classes.*SupportsNewHead"):
         regime(name)(nn.Identity(), num_classes=3)
+
+
+def test_without_a_word_of_the_model_its_last_linear_layer_is_the_head():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 3)))
+    assert trainable(regime("head")(model, num_classes=3)) == {"2.1.weight", "2.1.bias"}
+    with pytest.raises(ConfigError, match=r"which layer that is; use regime.cache=false"):
+        head(model, num_classes=3, cache=True)
 
 
 @pytest.mark.parametrize("name", ["head", "bias"])

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from tests.tiny import conv_stem, patch_stem, tiny_vit
-from vitexp.attention.base import variant_class
+from vitexp.attention.base import flags_of
 from vitexp.attention.softmax import Softmax
 from vitexp.build import make
 from vitexp.config.compose import conf_dir
@@ -19,7 +19,7 @@ from vitexp.optim.group import parameter_groups
 MAPS = [
     path.stem
     for path in sorted((conf_dir() / "attention").glob("*.yaml"))
-    if (variant := variant_class(make(OmegaConf.load(path)))).takes_mask and variant.takes_context
+    if (variant := flags_of(make(OmegaConf.load(path)))).takes_mask and variant.takes_context
 ]
 
 

@@ -19,6 +19,8 @@ MODELS = {
     "mobilevit": (*SMALL, "model=mobilevit_xxs", "size=32"),
     "mobilevitv2": (*SMALL, "model=mobilevitv2_050", "size=32"),
     "navit": (*SMALL, "model=navit_nano", "model.dim=24", "model.depth=2", "size=32"),
+    "timm": (*SMALL, "model=timm", "model.name=test_convnext", "size=32", "model.options={drop_path_rate:0.2}"),
+    "torchvision": (*SMALL, "model=torchvision", "model.name=shufflenet_v2_x0_5", "size=32"),
     "detr": (*BOXES, "model=detr_nano", "model.backbone.dim=32", "model.backbone.stem.channels=[4,8,8,8,8]"),
     "detr on a resnet": (*BOXES, "model=detr_r50", "data.longest=1.0", "epochs=1", "data.batch_size=2"),
 }

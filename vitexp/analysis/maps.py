@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vitexp.attention.base import DenseAttention
+from vitexp.contract import SEE, SupportsMaps
 from vitexp.errors import ConfigError
 
 # (number of the attention call in this forward, maps by name, each (B, H, N, N + M)); Swin: B is images x windows.
@@ -27,11 +28,13 @@ def attentions(model: nn.Module) -> dict[str, nn.Module]:
     Raises:
         ConfigError: none has.
     """
-    found = {name: module for name, module in model.named_modules() if callable(getattr(module, "maps", None))}
+    names = [name for name, module in model.named_modules() if isinstance(module, SupportsMaps)]
+    found = {name: model.get_submodule(name) for name in names}
     if not found:
         raise ConfigError(
             f"this analysis reads attention maps and no attention of this {type(model).__name__} has one; it needs an"
             " attention with a map; use a model with attention=softmax, cosine or reattention, or analysis=amplitude"
+            f" (SupportsMaps: {SEE})"
         )
     return found
 

@@ -6,7 +6,9 @@ bias=None)`. Shapes: B batch, N tokens, M context tokens, H heads, d = D / H.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -167,6 +169,37 @@ def check_heads(dim: int, num_heads: int) -> None:
         )
 
 
-def variant_class(attention: Callable[..., nn.Module]) -> Any:
-    """The class behind a factory (`_partial_: true` gives functools.partial), for its flags."""
-    return getattr(attention, "func", attention)
+@dataclass(frozen=True)
+class Flags:
+    """The properties that an attention's class states; one that it leaves out is False, but for `narrows`.
+
+    Attributes:
+        kind: the class.
+        takes_mask, takes_bias, takes_context, needs_grid, takes_documents: see `DenseAttention`.
+        takes_kernels: a model may set `kernels`.
+        has_norm: the output is normalised, so that the model needs no norm around it.
+        narrows: single channels of its heads can be cut.
+    """
+
+    kind: type
+    takes_mask: bool = False
+    takes_bias: bool = False
+    takes_context: bool = False
+    needs_grid: bool = False
+    takes_documents: bool = False
+    takes_kernels: bool = False
+    has_norm: bool = False
+    narrows: bool = True
+
+    @property
+    def name(self) -> str:
+        """The class's, in small letters, as attention= has it."""
+        return self.kind.__name__.lower()
+
+
+def flags_of(attention: Callable[..., nn.Module] | nn.Module) -> Flags:
+    """The flags of an attention, or of the class behind a factory of one (`_partial_: true` gives partial)."""
+    said = attention.func if isinstance(attention, partial) else attention
+    owner = said if isinstance(said, type) else type(said)
+    flags = (field.name for field in fields(Flags)[1:])
+    return Flags(owner, **{flag: getattr(said, flag) for flag in flags if hasattr(said, flag)})

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from vitexp.attention.base import DenseAttention, variant_class
+from vitexp.attention.base import DenseAttention, flags_of
 from vitexp.errors import ConfigError
 
 DIM, HEADS, GRID, BATCH, CONTEXT = 24, 3, (3, 4), 2, 5
@@ -28,8 +28,8 @@ Check = Callable[[Factory], None]
 
 def checks_for(factory: Factory) -> Sequence[Check]:
     """The checks that apply, by the flags of the factory's class; a flag that it does not have is False."""
-    variant = variant_class(factory)
-    has = {flag: getattr(variant, flag, False) for flag in FLAGS}
+    flags = flags_of(factory)
+    has = {flag: getattr(flags, flag) for flag in FLAGS}
     asked = {
         "takes_mask": (hidden_keys_have_no_influence,),
         "takes_context": (context_adds_keys_and_values, masked_context_is_none),
@@ -40,12 +40,12 @@ def checks_for(factory: Factory) -> Sequence[Check]:
         *(flags_are_declared, shape_and_gradients, samples_do_not_mix, heads_must_divide, bfloat16_stays),
         *([] if has["needs_grid"] else [permuted_tokens_give_permuted_answers]),
         *(check for flag, found in asked.items() if has[flag] for check in found),
-        *(maps if has["takes_mask"] and issubclass(variant, DenseAttention) else ()),
+        *(maps if has["takes_mask"] and issubclass(flags.kind, DenseAttention) else ()),
     ]
 
 
 def flags_are_declared(factory: Factory) -> None:
-    assert all(isinstance(getattr(variant_class(factory), flag, None), bool) for flag in FLAGS)
+    assert all(isinstance(getattr(flags_of(factory).kind, flag, None), bool) for flag in FLAGS)
 
 
 def shape_and_gradients(factory: Factory) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vitexp.checkpoint.fingerprint import digest
 from vitexp.checkpoint.read import load_torch, read_tensors, unwrap
 from vitexp.checkpoint.write import save_tensors
+from vitexp.contract import HasBase, StaysInEval
 from vitexp.errors import CheckpointError
 from vitexp.files import parse_json
 
@@ -39,7 +40,7 @@ class Adapter:
 
 def trained_names(model: nn.Module) -> frozenset[str] | None:
     """Names of the tensors that training changes beside a frozen base; None for a model without one."""
-    if getattr(model, "fingerprint", None) is None:
+    if not isinstance(model, HasBase):
         return None
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return frozenset(names | _moving_buffers(model))
@@ -47,15 +48,14 @@ def trained_names(model: nn.Module) -> frozenset[str] | None:
 
 def _moving_buffers(model: nn.Module) -> set[str]:
     """Names of the buffers that are saved and follow the mode of training, as running statistics do."""
-    still = tuple(f"{name}." for name, module in model.named_modules() if getattr(module, "stays_in_eval", False))
+    still = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, StaysInEval))
     saved = model.state_dict().keys() & dict(model.named_buffers()).keys()
     return {name for name in saved if not name.startswith(still)}
 
 
-def is_whole(model: Any) -> bool:
+def is_whole(model: nn.Module) -> bool:
     """Whether the state dict of a model is one of the plain model: nothing was added by a regime."""
-    plain = getattr(model, "plain_names", None)
-    return plain is None or plain == set(model.state_dict())
+    return not isinstance(model, HasBase) or model.plain_names == set(model.state_dict())
 
 
 def without_base(state: Mapping[str, Any], names: Set[str] | None, *, prefix: str = "") -> dict[str, Any]:
@@ -101,7 +101,7 @@ def is_adapter(path: Path) -> bool:
     return isinstance(content, dict) and BASE in content
 
 
-def put_adapter(model: Any, source: str | Path) -> None:
+def put_adapter(model: nn.Module, source: str | Path) -> None:
     """Load what trained, from an adapter or a checkpoint of the same regime, into a model, in place.
 
     Raises:
@@ -111,7 +111,7 @@ def put_adapter(model: Any, source: str | Path) -> None:
     if path.suffix == ".safetensors" or path.is_dir():
         adapter = read_adapter(path)
         tensors, base = adapter.tensors, str(adapter.about[BASE])
-        if adapter.about.get("earlier", []) != list(getattr(model, "earlier", ())):
+        if adapter.about.get("earlier", []) != (list(model.earlier) if isinstance(model, HasBase) else []):
             raise CheckpointError(
                 f"{path} was trained on top of other earlier tasks than are here; give regime.earlier= the adapters "
                 "that it was trained with"
@@ -132,9 +132,9 @@ def put_adapter(model: Any, source: str | Path) -> None:
     model.load_state_dict(tensors, strict=False)
 
 
-def require_base(model: Any, base: str, path: Path) -> None:
+def require_base(model: nn.Module, base: str, path: Path) -> None:
     """Raise CheckpointError unless the base of `model` is the one with the fingerprint `base`."""
-    own = getattr(model, "fingerprint", None)
+    own = model.fingerprint if isinstance(model, HasBase) else None
     if own != base:
         here = f"the base here is {own[:12]}" if own else "the model here has no frozen base"
         raise CheckpointError(

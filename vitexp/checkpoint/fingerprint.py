@@ -2,15 +2,16 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from vitexp.layer.head import head_names
 
 
-def fingerprint(model: Any) -> str:
+def fingerprint(model: nn.Module) -> str:
     """The digest of all tensors of a model but the head's, which every task replaces."""
-    head = set(getattr(model, "head_names", ()))
+    head = set(head_names(model))
     return digest({name: tensor for name, tensor in model.state_dict().items() if name not in head})
 
 

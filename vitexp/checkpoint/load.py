@@ -5,55 +5,29 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitexp.checkpoint.origin import Origin, Tensors
 from vitexp.checkpoint.read import read_tensors
+from vitexp.contract import HasGrid, SupportsLoading
 from vitexp.errors import CheckpointError
+from vitexp.layer.head import head_names, num_classes_of, reset_head
 from vitexp.layer.position import resize_position
 
 _SHOWN = 4  # names of each side in an error
 
 
-class Loadable(Protocol):
-    """The attributes that loading reads off a model, besides its state dict.
-
-    Attributes:
-        family: there is a module `vitexp.checkpoint.names.<family>` with the foreign names.
-        head_names: tensors whose shape depends on the number of classes.
-        position_tables: name -> number of prefix rows of each learned table (1, P + h*w, D) over `grid`.
-        num_classes: of the head.
-    """
-
-    family: str
-    head_names: tuple[str, ...]
-    position_tables: dict[str, int]
-    grid: tuple[int, int]
-    num_classes: int
-
-    def reset_head(self, num_classes: int) -> None:
-        """Put a zero head in place."""
-
-    def adapt(self, name: str, tensor: Tensor) -> tuple[Tensor, str] | None:
-        """A tensor saved at another size made to fit, and how; None if it cannot be."""
-
-    def state_dict(self) -> Any:
-        """Tensors by name."""
-
-    def load_state_dict(self, state_dict: Tensors) -> Any:
-        """Take them in, strictly."""
-
-
 def load_weights(
-    model: Any, source: str | Path, *, position_method: str | None = None, new_head: bool = True
+    model: nn.Module, source: str | Path, *, position_method: str | None = None, new_head: bool = True
 ) -> list[str]:
     """Load a checkpoint of any known naming into `model`, in place.
 
     Args:
-        model: offers what `Loadable` lists.
+        model: what it offers of `SupportsLoading` and `HasGrid` is used.
         source: see `read_tensors`.
         position_method: how positions are resized; None as the file's origin does (ours: official).
         new_head: whether a head for other classes may be replaced by a zero one; if not, it is an error.
@@ -65,48 +39,57 @@ def load_weights(
         CheckpointError: unreadable, or different in any other way.
     """
     tensors, metadata = read_tensors(source)
-    target: Loadable = model
-    expected: Tensors = target.state_dict()
+    expected: Tensors = model.state_dict()
     lines: list[str] = []
-    origin = _origin(target, tensors, source)
+    origin = _origin(model, tensors, source)
     if origin is not None:
         tensors = _translate(tensors, origin, lines)
-    tensors, replaced = _without_other_head(target, tensors, expected, lines)
+    tensors, replaced = _without_other_head(model, tensors, expected, lines)
     if replaced and not new_head:
         raise CheckpointError(f"{source}: {lines[-1]}, which only training can use; use data with the same classes")
-    skipped = set(target.head_names) if replaced else set()
+    skipped = set(head_names(model)) if replaced else set()
     _check_names(tensors, expected.keys() - skipped, source)
     method = position_method or (origin.position_method if origin else "official")
-    for name, num_prefix in target.position_tables.items():
-        tensors[name] = _fit_position(tensors[name], name, target.grid, num_prefix, method, metadata, lines)
-    _adapt(target, tensors, expected, lines)
+    if isinstance(model, SupportsLoading) and isinstance(model, HasGrid):
+        for name, num_prefix in model.position_tables.items():
+            tensors[name] = _fit_position(tensors[name], name, model.grid, num_prefix, method, metadata, lines)
+    _adapt(model, tensors, expected, lines)
     _check_shapes(tensors, expected, source)
     lines += _conversions(tensors, expected)
     if replaced:
-        target.reset_head(target.num_classes)
-    target.load_state_dict(tensors | {name: target.state_dict()[name] for name in skipped})
+        reset_head(model, num_classes_of(model) or 0)
+    model.load_state_dict(tensors | {name: model.state_dict()[name] for name in skipped})
     return lines
 
 
-def export_names(model: Any) -> Tensors:
-    """The state dict of `model` under timm's names."""
-    exported: Tensors = _names_module(model).to_timm(model.state_dict())
+def export_names(model: nn.Module) -> Tensors:
+    """The state dict of `model` under timm's names.
+
+    Raises:
+        CheckpointError: timm has no such model.
+    """
+    if (names := _names_module(model)) is None:
+        raise CheckpointError(f"timm has no {type(model).__name__}; use to=safetensors or to=onnx")
+    exported: Tensors = names.to_timm(model.state_dict())
     return exported
 
 
-def _names_module(model: Any) -> Any:
-    return import_module(f"vitexp.checkpoint.names.{model.family}")
+def _names_module(model: nn.Module) -> ModuleType | None:
+    """The module that knows the foreign names of a model's tensors; None where there are none."""
+    name = f"vitexp.checkpoint.names.{model.family}" if isinstance(model, SupportsLoading) else None
+    return None if name is None or find_spec(name) is None else import_module(name)
 
 
-def _origin(model: Loadable, tensors: Tensors, source: str | Path) -> Origin | None:
+def _origin(model: nn.Module, tensors: Tensors, source: str | Path) -> Origin | None:
     """The origin of the tensors' names; None for our own."""
     expected = model.state_dict().keys()
-    origins: tuple[Origin, ...] = _names_module(model).ORIGINS
+    names = _names_module(model)
+    origins: tuple[Origin, ...] = () if names is None else names.ORIGINS
     found = next((origin for origin in origins if origin.fits(list(tensors))), None)
     if found is None and not expected & tensors.keys():
-        known = ", ".join(origin.name for origin in origins)
+        known = ", ".join([f"a {type(model).__name__} of vitexp", *(origin.name for origin in origins)])
         raise CheckpointError(
-            f"{source} does not name its tensors as a {model.family} of vitexp, {known}: it has {_some(tensors)}; "
+            f"{source} does not name its tensors as {known}: it has {_some(tensors)}; "
             f"the model has {_some(expected)}; choose the model= that wrote the file"
         )
     return found
@@ -119,15 +102,17 @@ def _translate(tensors: Tensors, origin: Origin, lines: list[str]) -> Tensors:
     return origin.translate({name: tensor for name, tensor in tensors.items() if name not in dropped})
 
 
-def _without_other_head(model: Loadable, tensors: Tensors, expected: Tensors, lines: list[str]) -> tuple[Tensors, bool]:
+def _without_other_head(
+    model: nn.Module, tensors: Tensors, expected: Tensors, lines: list[str]
+) -> tuple[Tensors, bool]:
     """The tensors without a head that does not fit, and whether the model needs a new one."""
-    names = model.head_names
+    names, classes = head_names(model), num_classes_of(model) or 0
     if all(name in tensors and tensors[name].shape == expected[name].shape for name in names):
         return tensors, False
     # A detector has logits besides those of the classes.
-    given = [len(tensors[name]) - len(expected[name]) + model.num_classes for name in names if name in tensors]
+    given = [len(tensors[name]) - len(expected[name]) + classes for name in names if name in tensors]
     was = f"{given[0]} classes in the file" if given else "none in the file"
-    lines.append(f"{', '.join(names)}: {was}, {model.num_classes} here: a new head that starts at zero")
+    lines.append(f"{', '.join(names)}: {was}, {classes} here: a new head that starts at zero")
     return {name: tensor for name, tensor in tensors.items() if name not in names}, True
 
 
@@ -142,8 +127,10 @@ def _check_names(tensors: Tensors, expected: Iterable[str], source: str | Path) 
         )
 
 
-def _adapt(model: Loadable, tensors: Tensors, expected: Tensors, lines: list[str]) -> None:
+def _adapt(model: nn.Module, tensors: Tensors, expected: Tensors, lines: list[str]) -> None:
     """Let the model fit what differs in shape, in place; what it cannot fit is left for the check of shapes."""
+    if not isinstance(model, SupportsLoading):
+        return
     for name in [name for name in tensors if tensors[name].shape != expected[name].shape]:
         if (fitted := model.adapt(name, tensors[name])) is not None:
             tensors[name], how = fitted

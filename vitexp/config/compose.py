@@ -109,7 +109,9 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] 
         _check_syntax(override, extra)
     search = [f"hydra.searchpath=[{','.join(_quote('file://' + str(folder)) for folder in extra)}]"] if extra else []
     valued = [o for o in parsed if not o.key_or_group.startswith("hydra") and not _is_choice(o)]
-    cfg = _choose(search + [o.input_line or "" for o in parsed if o not in valued], extra)
+    choices = search + [o.input_line or "" for o in parsed if o not in valued]
+    cfg = _choose(choices, extra)
+    _require_attention(cfg, choices, extra)
     _require_own_trust(cfg)
     _check_keys(valued, cfg)
     for override in valued:
@@ -128,6 +130,16 @@ def _require_own_trust(cfg: DictConfig) -> None:
         raise ConfigError(
             "trust: in a file of options is refused, as a file could so trust itself; take it out, and name what you"
             f" trust in {settings_file()}, or type trust=true for one command"
+        )
+
+
+def _require_attention(cfg: DictConfig, choices: Sequence[str], extra: Sequence[Path]) -> None:
+    """Raise ConfigError if an attention was typed for a model whose file has none (`override /attention: null`)."""
+    others = [choice for choice in choices if not choice.startswith("attention=")]
+    if len(others) < len(choices) and "attention" not in _choose(others, extra).model:
+        raise ConfigError(
+            f"model={cfg.chosen.model} has no attention to choose, and attention={cfg.chosen.attention} was given;"
+            " leave it out, or use a model such as model=vit_ti16"
         )
 
 

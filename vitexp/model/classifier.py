@@ -1,13 +1,15 @@
 """The base of every classification model: maps for detectors, a head to replace, folding.
 
-The checkpoint loader reads `family`, `head_names`, `position_tables`, `grid` and `adapt` off a model; regimes call
-`reset_head`; verbs that only evaluate call `fuse`.
+Of vitexp/contract.py it follows SupportsNewHead, SupportsLoading, SupportsFeatures, SupportsFusing and HasGrid.
 """
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import Tensor, nn
+
+from vitexp.contract import SupportsFusing
+from vitexp.layer.head import zero_linear
 
 
 class Classifier(nn.Module, ABC):
@@ -22,6 +24,7 @@ class Classifier(nn.Module, ABC):
     """
 
     family: ClassVar[str]
+    head_name: ClassVar[str] = "head"
     head_names: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
     position_tables: dict[str, int]
     grid: tuple[int, int]
@@ -34,7 +37,7 @@ class Classifier(nn.Module, ABC):
         """Maps (B, C_i, H / strides[i], W / strides[i]), finest first, for detectors and segmenters."""
 
     def reset_head(self, num_classes: int) -> None:
-        """Put a new head for `num_classes` in place, zero as for fine-tuning (ViT, section 3.2): logits start at 0."""
+        """Put a new head for `num_classes` in place, all zero."""
         assert isinstance(self.head, nn.Linear)
         self.head = zero_linear(self.head, num_classes)
         self.num_classes = num_classes
@@ -49,8 +52,8 @@ class Classifier(nn.Module, ABC):
     def fuse(self) -> None:
         """Fold batch norms into their convolutions, in place, for evaluation; a model without any stays as it is."""
         for module in list(self.modules()):
-            if module is not self and callable(fold := getattr(module, "fuse", None)):
-                fold()
+            if module is not self and isinstance(module, SupportsFusing):
+                module.fuse()
 
 
 class Pyramid(Classifier):
@@ -75,11 +78,3 @@ class Pyramid(Classifier):
         for stage in self.stages:
             x = stage(x)
         return self.classify(x)
-
-
-def zero_linear(old: nn.Linear, num_classes: int) -> nn.Linear:
-    """A linear layer that reads what `old` reads, for `num_classes`, all zero."""
-    new = nn.Linear(old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
-    nn.init.zeros_(new.weight)
-    nn.init.zeros_(new.bias)
-    return new

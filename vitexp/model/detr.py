@@ -12,15 +12,18 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitexp.attention.base import check_heads
+from vitexp.contract import SEE, HasGrid, SupportsFeatures, SupportsFusing, SupportsLoading
+from vitexp.errors import ConfigError
 from vitexp.layer.map_position import map_position
 from vitexp.model.detr_layer import DecoderBlock, EncoderBlock, start_as_published
+from vitexp.model.resnet import ResNet
 
 _EPS = 1e-5
 # The logit of 0.01.
@@ -53,6 +56,7 @@ class Detr(nn.Module):
     """
 
     family: ClassVar[str] = "detr"
+    head_name: ClassVar[str] = "head"
     head_names: ClassVar[tuple[str, ...]] = ("head.classes.weight", "head.classes.bias")
     # Its frozen norms do not show that the convolutions run faster so (see vitexp.build.channels_last).
     prefers_channels_last: ClassVar[bool] = True
@@ -60,7 +64,7 @@ class Detr(nn.Module):
     def __init__(
         self,
         *,
-        backbone: Any,
+        backbone: nn.Module,
         attention: Callable[..., nn.Module],
         position: str,
         dim: int,
@@ -77,8 +81,10 @@ class Detr(nn.Module):
         check_heads(dim, num_heads)
         self.num_classes, self.refine_boxes, self.focal = num_classes, refine_boxes, focal
         self.backbone = backbone
-        self.grid = getattr(backbone, "grid", None)
-        self.position_tables = {f"backbone.{name}": rows for name, rows in backbone.position_tables.items()}
+        if isinstance(backbone, HasGrid):
+            self.grid = backbone.grid
+        tables = backbone.position_tables if isinstance(backbone, SupportsLoading) else {}
+        self.position_tables = {f"backbone.{name}": rows for name, rows in tables.items()}
         width, idle = last_map(backbone)
         for name in idle:
             backbone.get_parameter(name).requires_grad_(False)
@@ -122,7 +128,7 @@ class Detr(nn.Module):
         self, images: Tensor, padding: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None, tuple[int, int]]:
         """The encoded map and its positions (B, h*w, D), the mask (B, 1, 1, h*w) of its real cells, and (h, w)."""
-        x = self.project(self.backbone.features(images)[-1])  # (B, D, h, w)
+        x = self.project(cast(SupportsFeatures, self.backbone).features(images)[-1])  # (B, D, h, w)
         grid = (x.shape[2], x.shape[3])
         cells = torch.zeros(len(x), *grid, dtype=torch.bool, device=x.device)
         if padding is not None:
@@ -157,13 +163,14 @@ class Detr(nn.Module):
     def adapt(self, name: str, tensor: Tensor) -> tuple[Tensor, str] | None:
         """Let the backbone fit a tensor to another image size."""
         inner = name.removeprefix("backbone.")
-        fitted: tuple[Tensor, str] | None = self.backbone.adapt(inner, tensor) if inner != name else None
-        return fitted
+        if inner == name or not isinstance(self.backbone, SupportsLoading):
+            return None
+        return self.backbone.adapt(inner, tensor)
 
     def fuse(self) -> None:
         """Fold the backbone's norms into its convolutions, in place, for evaluation."""
-        if callable(fuse := getattr(self.backbone, "fuse", None)):
-            fuse()
+        if isinstance(self.backbone, SupportsFusing):
+            self.backbone.fuse()
 
     def _boxes(self, read: Tensor) -> Tensor:
         """(L, B, Q, D) -> (L, B, Q, 4)."""
@@ -191,14 +198,22 @@ class BoxHead(nn.Module):
         return out
 
 
-def last_map(backbone: Any) -> tuple[int, list[str]]:
+def last_map(backbone: nn.Module) -> tuple[int, list[str]]:
     """Channels of the backbone's last map, and the parameters that it does not depend on: a classifier's head, say.
 
     As a backbone says itself (`dim`, and then it has no such parameters), else by a run on the meta device. What no map
     depends on is kept, for checkpoints, and frozen, because processes that train together wait for its gradient.
+
+    Raises:
+        ConfigError: the backbone gives no maps.
     """
-    if isinstance(dim := getattr(backbone, "dim", None), int):
-        return dim, []
+    if isinstance(backbone, ResNet):
+        return backbone.dim, []
+    if not isinstance(backbone, SupportsFeatures) or not isinstance(backbone, HasGrid):
+        raise ConfigError(
+            f"a detector reads the maps of its backbone and {type(backbone).__name__} gives none; use a model of vitexp"
+            f" such as backbone=vit_ti16 (SupportsFeatures and HasGrid: {SEE})"
+        )
     twin = copy.deepcopy(backbone).to("meta").eval().requires_grad_(True)
     in_channels = next(module.in_channels for module in twin.modules() if isinstance(module, nn.Conv2d))
     sides = [cells * backbone.strides[-1] for cells in backbone.grid]

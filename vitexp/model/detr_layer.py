@@ -7,12 +7,11 @@ Starting values are the authors': Xavier-uniform, the fused projection of querie
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitexp.attention.base import DenseAttention, variant_class
+from vitexp.attention.base import DenseAttention, flags_of
 from vitexp.errors import ConfigError
 
 
@@ -21,13 +20,13 @@ class PositionedAttention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, *, attention: Callable[..., nn.Module]) -> None:
         super().__init__()
-        kind = variant_class(attention)
-        if not (isinstance(kind, type) and issubclass(kind, DenseAttention)):
+        name, variant = flags_of(attention).name, attention(dim, num_heads, grid=None)
+        if not isinstance(variant, DenseAttention):
             raise ConfigError(
-                f"model=detr reads one sequence by another, and attention={kind.__name__.lower()} has no map for that; "
+                f"model=detr reads one sequence by another, and attention={name} has no map for that; "
                 "it needs queries and keys of its own; use attention=softmax"
             )
-        self.variant: Any = attention(dim, num_heads, grid=None)
+        self.variant = variant
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """`mask` is bool, True = may attend, broadcast to (B, H, N, M)."""

@@ -9,17 +9,18 @@ Not the model of the same name by MIT.
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import isqrt
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitexp.attention.base import variant_class
+from vitexp.attention.base import flags_of
 from vitexp.errors import ConfigError
 from vitexp.layer.conv_norm import ConvNorm
+from vitexp.layer.head import zero_linear
 from vitexp.layer.norm_linear import NormLinear
 from vitexp.layer.squeeze_excite import SqueezeExcite
-from vitexp.model.classifier import Pyramid, zero_linear
+from vitexp.model.classifier import Pyramid
 
 RELU = partial(nn.ReLU, inplace=True)
 STEM_SHARES = (8, 4, 2, 1)  # of the first stage's width, what each convolution of the stem divides it by
@@ -148,7 +149,7 @@ class Sandwich(nn.Module):
         super().__init__()
         self.window = window
         self.before = LocalMlp(dim, mlp_ratio, zero=True)
-        self.norm = nn.Identity() if getattr(variant_class(attention), "has_norm", False) else nn.LayerNorm(dim)
+        self.norm = nn.Identity() if flags_of(attention).has_norm else nn.LayerNorm(dim)
         self.attention = attention(dim, num_heads, grid=window)
         self.after = LocalMlp(dim, mlp_ratio, zero=True)
 
@@ -230,10 +231,9 @@ def overlap_stem(in_channels: int, dim: int, stride: int) -> nn.Sequential:
 
 def with_kernels(attention: Callable[..., nn.Module], kernels: Sequence[int]) -> Callable[..., nn.Module]:
     """The attention with the model's kernels if it takes any; conf/attention asks the model for them itself."""
-    variant: Any = variant_class(attention)
-    if not getattr(variant, "takes_kernels", False):
+    if not flags_of(attention).takes_kernels:
         return attention
-    own = getattr(attention, "keywords", {}).get("kernels")
+    own = attention.keywords.get("kernels") if isinstance(attention, partial) else None
     if own is None:
         return partial(attention, kernels=kernels)
     if list(own) != list(kernels):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from vitexp.attention.base import flags_of
 from vitexp.attention.documents import Documents
 from vitexp.errors import ConfigError
 from vitexp.layer.drop_path import DropPath
@@ -89,9 +90,9 @@ class TokenEncoder(Classifier):
 def check_takes(attention: nn.Module, *, context: Tensor | None, mask: Tensor | Documents | None) -> None:
     """Raise ConfigError for a context or a mask that the attention, by its flags, cannot take."""
     for name, given in (("context", context), ("mask", mask)):
-        if given is not None and not getattr(attention, f"takes_{name}"):
+        if given is not None and not getattr(attention, f"takes_{name}", False):
             raise ConfigError(
-                f"attention={type(attention).__name__.lower()} was given a {name} and has no map of weights for it; "
+                f"attention={flags_of(attention).name} was given a {name} and has no map of weights for it; "
                 "it takes tokens alone; use attention=softmax, cosine or reattention"
             )
 

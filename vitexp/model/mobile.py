@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitexp.attention.base import variant_class
+from vitexp.attention.base import flags_of
 from vitexp.errors import ConfigError
 from vitexp.layer.conv_norm import ConvNorm
 from vitexp.layer.in_parts import in_parts
@@ -69,7 +69,6 @@ class MobilePyramid(Pyramid):
         ConfigError: a stem_stride out of reach, an attention that needs a grid.
     """
 
-    head_names: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
     takes_any_size: ClassVar[Literal[True]] = True
 
     def __init__(
@@ -172,10 +171,10 @@ def early_strides(stem_stride: int) -> tuple[int, ...]:
 
 def check_attention(attention: Callable[..., nn.Module]) -> None:
     """Raise ConfigError for an attention that needs the places of its tokens."""
-    variant = variant_class(attention)
+    variant = flags_of(attention)
     if variant.needs_grid:
         raise ConfigError(
-            f"attention={variant.__name__.lower()} works on the cells of a grid, and a MobileViT attends among every "
+            f"attention={variant.name} works on the cells of a grid, and a MobileViT attends among every "
             "second pixel of maps of any size; it takes an attention without a grid; use attention=softmax or separable"
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitexp.attention.base import DenseAttention
+from vitexp.attention.base import DenseAttention, flags_of
 from vitexp.errors import ConfigError
 from vitexp.layer.mlp import Mlp
 
@@ -48,7 +48,7 @@ class Narrow:
 def prunable(model: nn.Module) -> dict[str, DenseAttention | Mlp]:
     """The layers that can be narrowed, by name."""
     layers = {n: m for n, m in model.named_modules() if isinstance(m, DenseAttention | Mlp)}
-    return {name: layer for name, layer in layers.items() if getattr(layer, "narrows", True)}
+    return {name: layer for name, layer in layers.items() if flags_of(layer).narrows}
 
 
 @torch.no_grad()
@@ -77,7 +77,7 @@ def slice_mlp(mlp: Mlp, hidden: Tensor) -> None:
 
 
 def _keep(module: nn.Module, name: str, kept: Tensor, *, axis: int) -> None:
-    tensor = getattr(module, name, None)
+    tensor = dict(module.named_parameters(recurse=False)).get(name)
     if tensor is not None:
         sliced = tensor.index_select(axis, kept.to(tensor.device)).contiguous()
         setattr(module, name, nn.Parameter(sliced, requires_grad=tensor.requires_grad))

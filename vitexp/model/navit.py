@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitexp.attention.base import variant_class
+from vitexp.attention.base import DenseAttention, flags_of
 from vitexp.attention.documents import FLAT, Documents, choose_kernel
 from vitexp.batch import PackedImages, grid_places
 from vitexp.errors import ConfigError
@@ -123,14 +123,14 @@ class NaViT(TokenEncoder):
 
     def kernel_for(self, device: torch.device, *, half: bool = False) -> str:
         """The kernel that packed sequences are attended by on a device."""
-        attention: Any = self.blocks[0].attention
+        attention = self.blocks[0].get_submodule("attention")
         return choose_kernel(
             self.kernel,
             device=device,
             half=half,
             trains=torch.is_grad_enabled(),
-            dropout=self.training and getattr(attention, "dropout_rate", 0.0) > 0,
-            documents=getattr(attention, "takes_documents", False),
+            dropout=self.training and isinstance(attention, DenseAttention) and attention.dropout_rate > 0,
+            documents=flags_of(attention).takes_documents,
         )
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -188,9 +188,9 @@ def lay_out(images: PackedImages, kernel: str) -> Layout:
 
 def check_attention(attention: Callable[..., nn.Module]) -> None:
     """Raise ConfigError for an attention that cannot keep the images of a sequence apart."""
-    variant = variant_class(attention)
+    variant = flags_of(attention)
     if not variant.takes_mask or variant.needs_grid:
         raise ConfigError(
-            f"attention={variant.__name__.lower()} has no map of weights to mask, and model=navit_* keeps the images of"
+            f"attention={variant.name} has no map of weights to mask, and model=navit_* keeps the images of"
             " a sequence apart by a mask; use attention=qknorm, softmax, cosine or reattention"
         )

@@ -1,11 +1,10 @@
 """The residual block of Swin Transformer V2 and its patch merging: Liu et al. (CVPR 2022), sections 3.1 and 3.2."""
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor, nn
 
-from vitexp.attention.base import variant_class
+from vitexp.attention.base import flags_of
 from vitexp.errors import ConfigError
 from vitexp.layer.drop_path import DropPath
 from vitexp.layer.mlp import Mlp
@@ -141,11 +140,11 @@ def start_conv(module: nn.Module) -> None:
 
 def check_attention(attention: Callable[..., nn.Module]) -> None:
     """Raise ConfigError unless the variant takes a mask and a bias, which windows need."""
-    variant: Any = variant_class(attention)
+    variant = flags_of(attention)
     if variant.takes_mask and variant.takes_bias:
         return
-    lacking = " and ".join(name for name in ("mask", "bias") if not getattr(variant, f"takes_{name}"))
+    lacking = " and ".join(["mask"] * (not variant.takes_mask) + ["bias"] * (not variant.takes_bias))
     raise ConfigError(
-        f"model=swinv2 with attention={variant.__name__.lower()}: shifted windows need an attention that takes a mask "
+        f"model=swinv2 with attention={variant.name}: shifted windows need an attention that takes a mask "
         f"and a bias for each pair, and this one takes no {lacking}; use attention=cosine, softmax or reattention"
     )

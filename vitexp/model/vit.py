@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vitexp.attention.base import variant_class
+from vitexp.attention.base import flags_of
 from vitexp.errors import ConfigError
 from vitexp.layer.patch_embed import patch_grid
 from vitexp.model.encoder import NORM_EPS, Block, TokenEncoder, drop_path_rates
@@ -104,9 +104,8 @@ def check_pool(pool: str, attention: Callable[..., nn.Module]) -> None:
     """Raise ConfigError for an unknown pool, or a class token that the attention has no place for."""
     if pool not in ("token", "mean"):
         raise ConfigError(f"model.pool={pool} is unknown; a ViT reads its class token or the mean; use token or mean")
-    if pool == "token" and variant_class(attention).needs_grid:
-        name = variant_class(attention).__name__.lower()
+    if pool == "token" and flags_of(attention).needs_grid:
         raise ConfigError(
-            f"attention={name} works on the cells of a grid, and model.pool=token adds a token that has no cell; "
-            f"it needs mean pooling; use model.pool=mean, or attention=softmax"
+            f"attention={flags_of(attention).name} works on the cells of a grid, and model.pool=token adds a token "
+            "that has no cell; it needs mean pooling; use model.pool=mean, or attention=softmax"
         )

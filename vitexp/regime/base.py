@@ -1,35 +1,45 @@
 """The parts of regimes: freezing without drift, a head that fits the data, demands on a model, rates of parts.
 
-A regime other than `full` leaves three marks on the model it returns, which saving reads: `fingerprint` of the frozen
-base, `plain_names` of the base's tensors, and `rates`, which the optimizer's groups follow.
+A regime other than `full` leaves on the model it returns what `HasBase` lists: saving and the optimizer read it.
 """
 
 from collections.abc import Mapping, Sequence
 from types import MethodType
-from typing import Any
+from typing import cast
 
 from torch import nn
 
+from vitexp.attention.base import flags_of
 from vitexp.checkpoint.fingerprint import fingerprint
+from vitexp.contract import SEE, HasBase, SupportsForgetting, SupportsNewHead, SupportsTokens
 from vitexp.errors import ConfigError
+from vitexp.layer.head import head_name, num_classes_of
 from vitexp.model.encoder import Block, TokenEncoder
 
 
 def freeze(model: nn.Module, *, trained: tuple[str, ...]) -> None:
-    """Freeze all of `model` in place but the children and parameters named in `trained`.
+    """Freeze all of `model` in place but the submodules and parameters named in `trained`.
 
     Frozen parameters take no gradient. Frozen modules are in eval mode and stay so through `model.train()`, which
-    Lightning calls on the whole module; the mode of `model` itself follows the call.
+    Lightning calls on the whole module; the mode of `model` itself follows the call, as does that of a module around a
+    trained one.
     """
     mark(model)
-    for name, parameter in model.named_parameters(recurse=False):
-        parameter.requires_grad_(name in trained)
-    for name, child in model.named_children():
-        if name in trained:
+    _freeze(model, "", trained)
+
+
+def _freeze(module: nn.Module, prefix: str, trained: tuple[str, ...]) -> None:
+    for name, parameter in module.named_parameters(recurse=False):
+        parameter.requires_grad_(f"{prefix}{name}" in trained)
+    for name, child in module.named_children():
+        path = f"{prefix}{name}"
+        if path in trained:
             child.requires_grad_(True)
-            continue
-        child.requires_grad_(False)
-        keep_in_eval(child)
+        elif any(other.startswith(f"{path}.") for other in trained):
+            _freeze(child, f"{path}.", trained)
+        else:
+            child.requires_grad_(False)
+            keep_in_eval(child)
 
 
 def keep_in_eval(module: nn.Module) -> None:
@@ -46,34 +56,44 @@ def keep_in_eval(module: nn.Module) -> None:
 
 def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
     for part in module.modules() if mode else ():
-        if callable(forget := getattr(part, "forget", None)):
-            forget()
+        if isinstance(part, SupportsForgetting):
+            part.forget()
     return module
 
 
-def mark(model: Any) -> None:
+def mark(model: nn.Module) -> None:
     """Note on a model what it is before the regime changes it; the first note stays."""
-    if not hasattr(model, "fingerprint"):
-        model.fingerprint = fingerprint(model)
-        model.plain_names = frozenset(model.state_dict())
+    if not isinstance(model, HasBase):
+        marks = {"fingerprint": fingerprint(model), "plain_names": frozenset(model.state_dict())}
+        vars(model).update(marks, rates={}, earlier=())
 
 
-def fit_head(model: Any, num_classes: int) -> None:
+def fit_head(model: nn.Module, num_classes: int) -> None:
     """Replace a head for another number of classes by a new zero one, in place.
 
-    Raises:
-        ConfigError: the model has no classifier to replace.
+    A model that does not say where its head is was built for its classes.
     """
-    if not hasattr(model, "reset_head"):
-        raise ConfigError(
-            f"the regime trains a classifier and {type(model).__name__} has none; it needs a model with a head; "
-            "use a classification model such as model=vit_ti16"
-        )
-    if model.num_classes != num_classes:
+    if isinstance(model, SupportsNewHead) and model.num_classes != num_classes:
         model.reset_head(num_classes)
 
 
-def require_tokens(model: Any, *, regime: str, class_token: bool = True, mask: bool = False) -> TokenEncoder:
+def require_head(model: nn.Module, num_classes: int, *, regime: str) -> str:
+    """The name of the head, which is for `num_classes` now.
+
+    Raises:
+        ConfigError: the model has no classifier that the regime can train.
+    """
+    fit_head(model, num_classes)
+    name = head_name(model)
+    if name is None or num_classes_of(model) != num_classes:
+        raise ConfigError(
+            f"regime={regime} trains a classifier and {type(model).__name__} ends in no linear layer for {num_classes}"
+            f" classes; use regime=full, or let the model say where its head is (SupportsNewHead: {SEE})"
+        )
+    return name
+
+
+def require_tokens(model: nn.Module, *, regime: str, class_token: bool = True, mask: bool = False) -> TokenEncoder:
     """The model, if it has what the regime works on.
 
     Args:
@@ -85,24 +105,32 @@ def require_tokens(model: Any, *, regime: str, class_token: bool = True, mask: b
     Raises:
         ConfigError: the model has no tokens, no class token, or an attention without a map.
     """
-    if not isinstance(model, TokenEncoder) or any(type(block) is not Block for block in model.blocks):
+    if not isinstance(model, SupportsTokens) or any(type(block) is not Block for block in _blocks(model)):
         raise ConfigError(
             f"regime={regime} adds tokens to those of an encoder and {type(model).__name__} is none; it needs a ViT; "
             "use model=vit_ti16 or another ViT, or regime=full, head or bias, which work on every model"
+            f" (SupportsTokens: {SEE})"
         )
-    if class_token and getattr(model, "class_token", None) is None:
+    encoder = cast(TokenEncoder, model)
+    if class_token and dict(model.named_parameters(recurse=False)).get("class_token") is None:
         raise ConfigError(
             f"regime={regime} trains a class token and this model reads the mean of its tokens; it needs a model with "
             "a class token; use model=vit_ti16, or model.pool=token with a checkpoint trained so, or regime=head"
         )
-    for block in model.blocks:
-        variant = type(block.attention)
-        if not (getattr(variant, "takes_context", False) and (not mask or getattr(variant, "takes_mask", False))):
+    for block in encoder.blocks:
+        variant = flags_of(block.get_submodule("attention"))
+        if not (variant.takes_context and (not mask or variant.takes_mask)):
             raise ConfigError(
-                f"regime={regime} needs an attention with a map; attention={variant.__name__.lower()} has none; "
+                f"regime={regime} needs an attention with a map; attention={variant.name} has none; "
                 "use softmax, cosine or reattention"
             )
-    return model
+    return encoder
+
+
+def _blocks(model: nn.Module) -> Sequence[nn.Module | None]:
+    """The members of the model's `blocks`; one None where it has none."""
+    found = dict(model.named_children()).get("blocks")
+    return list(found) if isinstance(found, nn.ModuleList) else [None]
 
 
 def require_init(class_token: str) -> None:
@@ -112,7 +140,7 @@ def require_init(class_token: str) -> None:
 
 
 def set_rates(
-    model: Any,
+    model: nn.Module,
     parts: Mapping[str, Sequence[str]],
     *,
     lr_scale: Mapping[str, float],
@@ -126,9 +154,10 @@ def set_rates(
         lr_scale: part -> share of `lr=`.
         weight_decay: part -> its own; None is the optimizer's usual rule.
     """
-    model.rates = {
+    rates = {
         name: (lr_scale[part], weight_decay[part])
         for name, parameter in model.named_parameters()
         for part, prefixes in parts.items()
         if parameter.requires_grad and name.startswith(tuple(prefixes))
     }
+    vars(model).update(rates=rates)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from vitexp.errors import ConfigError
-from vitexp.regime.base import fit_head, freeze, set_rates
+from vitexp.regime.base import freeze, require_head, set_rates
 
 
 def bias(
@@ -20,8 +20,8 @@ def bias(
     Raises:
         ConfigError: the model has no bias besides the head's.
     """
-    fit_head(model, num_classes)
-    freeze(model, trained=("head",))
+    head = require_head(model, num_classes, regime="bias")
+    freeze(model, trained=(head,))
     names = [name for name, parameter in model.named_parameters() if _is_bias(name) and not parameter.requires_grad]
     if not names:
         raise ConfigError(
@@ -30,7 +30,7 @@ def bias(
         )
     for name in names:
         model.get_parameter(name).requires_grad_(True)
-    set_rates(model, {"head": ["head."], "bias": names}, lr_scale=lr_scale, weight_decay=weight_decay)
+    set_rates(model, {"head": [f"{head}."], "bias": names}, lr_scale=lr_scale, weight_decay=weight_decay)
     return model
 
 

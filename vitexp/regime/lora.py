@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from vitexp.errors import ConfigError, require_extra
-from vitexp.regime.base import fit_head, freeze, set_rates
+from vitexp.regime.base import freeze, require_head, set_rates
 
 
 def lora(
@@ -35,7 +35,7 @@ def lora(
     require_extra("lora", "peft", asked="regime=lora")
     from peft import LoraConfig, inject_adapter_in_model
 
-    fit_head(model, num_classes)
+    head = require_head(model, num_classes, regime="lora")
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not any(name.rsplit(".", 1)[-1] in targets for name in linear):
         known = sorted({name.rsplit(".", 1)[-1] for name in linear})
@@ -43,11 +43,11 @@ def lora(
             f"regime.targets={list(targets)} names no linear layer of {type(model).__name__}; "
             f"it has {', '.join(known)}; use regime.targets=[{known[0]}]"
         )
-    freeze(model, trained=("head",))
+    freeze(model, trained=(head,))
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), bias="none")
     inject_adapter_in_model(config, model)
     names = [name for name, _ in model.named_parameters() if ".lora_" in name]
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith("head.") or name in names)
-    set_rates(model, {"head": ["head."], "lora": names}, lr_scale=lr_scale, weight_decay=weight_decay)
+        parameter.requires_grad_(name.startswith(f"{head}.") or name in names)
+    set_rates(model, {"head": [f"{head}."], "lora": names}, lr_scale=lr_scale, weight_decay=weight_decay)
     return model.eval()

@@ -65,6 +65,7 @@ class MaskedMemory(nn.Module):
         self.selected = len(tasks) - 1
         # Digests of the adapters that the last task was trained on top of, for its own adapter.
         self.earlier: list[str] = []
+        self.rates: dict[str, tuple[float, float | None]] = {}
         self.fingerprint, self.plain_names, self.grid = base.fingerprint, base.plain_names, base.grid
         counts = [task.memory.shape[1] for task in tasks]
         self.num_tokens = base.num_prefix + base.grid[0] * base.grid[1]

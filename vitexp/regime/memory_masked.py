@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from vitexp.model.classifier import zero_linear
+from vitexp.layer.head import zero_linear
 from vitexp.model.encoder import TokenEncoder
 from vitexp.regime.base import require_init, require_tokens, set_rates
 from vitexp.regime.masked import MaskedMemory, TaskMemory

@@ -33,7 +33,7 @@ def print_header(cfg: DictConfig, run: Run, task: Any, data: Any, trainer: Any) 
             device=device_of(trainer),
             precision=str(trainer.precision),
             parameters=build.count_parameters(task.model),
-            macs=build.count_macs(task.model, shape),
+            macs=_macs(task.model, shape),
             sizes={"train": data.train_size, "val": data.val_size, "test": data.test_size},
             batch=_batch(cfg, trainer) if not data.about_batches() else _about(data, task.model, trainer),
             schedule=f"{name}, peak {cfg.optimizer.lr:g}, {warm:,} of {total:,} steps warm-up, {cfg.epochs} epochs",
@@ -42,6 +42,14 @@ def print_header(cfg: DictConfig, run: Run, task: Any, data: Any, trainer: Any) 
         ),
         quiet=False,
     )
+
+
+def _macs(model: nn.Module, shape: tuple[int, int, int]) -> int | None:
+    """Multiply-accumulates of an image; None where a model looks at values, which the meta device has not."""
+    try:
+        return build.count_macs(model, shape)
+    except (NotImplementedError, RuntimeError):
+        return None
 
 
 def _image_shape(model: nn.Module, size: int) -> tuple[int, int]:

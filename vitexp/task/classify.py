@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
+from vitexp.contract import SEE
 from vitexp.errors import ConfigError
 from vitexp.optim.group import parameter_groups
 from vitexp.task.base import Task
@@ -48,13 +49,24 @@ class Classify(Task):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W)."""
-        logits: Tensor = (self.evaluated or self.model)(images)
-        return logits
+        return self._logits(self.evaluated or self.model, images)
+
+    def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        """The answer of a model to images. Raises ConfigError if that is no Tensor (B, K)."""
+        logits = model(images)
+        if isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape[1] == self.num_classes:
+            return logits
+        kind = type(logits).__name__
+        gave = f"a {kind} {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {kind}"
+        raise ConfigError(
+            f"task=classify reads logits (B, {self.num_classes}) and {type(model).__name__} gave {gave};"
+            f" let its forward return one row of {self.num_classes} numbers an image ({SEE})"
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Loss of one micro-batch, and the sums that the epoch's means are made of."""
         images, labels = batch
-        logits = self.model(images)
+        logits = self._logits(self.model, images)
         loss = self.criterion(logits, labels)
         with torch.no_grad():
             truth = labels if labels.ndim == 1 else labels.argmax(1)

@@ -15,6 +15,7 @@ from vitexp.checkpoint.read import read_tensors
 from vitexp.checkpoint.write import save_tensors, save_weights
 from vitexp.config.command import Command
 from vitexp.config.compose import compose, options
+from vitexp.contract import SupportsFeatures, SupportsFusing
 from vitexp.errors import CheckpointError, ConfigError, ResourceError, require_extra
 from vitexp.report.screen import print_notes, say
 from vitexp.verb.evaluate import open_for
@@ -55,7 +56,7 @@ def _to_safetensors(cfg: DictConfig, model: nn.Module, file: Path) -> str:
 
 
 def _to_timm(cfg: DictConfig, model: nn.Module, file: Path) -> str:
-    if not hasattr(model, "family") or not is_whole(model):
+    if not is_whole(model):
         raise CheckpointError(
             f"regime={cfg.chosen.regime} adds parts that timm's models have no place for; "
             "timm reads regime=full, head, class_token or bias; use to=safetensors or to=onnx"
@@ -83,9 +84,9 @@ def _other_shapes(cfg: DictConfig, model: nn.Module) -> str:
     )
 
 
-def _other_strides(cfg: DictConfig, model: Any) -> str:
+def _other_strides(cfg: DictConfig, model: nn.Module) -> str:
     """A hint for where the small-image rule changed a stride: timm loads the tensors and computes something else."""
-    if not cfg.reference.image_size:
+    if not cfg.reference.image_size or not isinstance(model, SupportsFeatures):
         return ""
     published = cfg.copy()
     published.data.image_size = cfg.reference.image_size
@@ -103,8 +104,8 @@ def _other_strides(cfg: DictConfig, model: Any) -> str:
 def _to_onnx(cfg: DictConfig, model: nn.Module, file: Path) -> str:
     """Trace with a free batch size, write, and compare the two networks' logits."""
     require_extra("onnx", "onnx", "onnxscript", asked="to=onnx")
-    if cfg.fuse and callable(fuse := getattr(model, "fuse", None)):
-        fuse()
+    if cfg.fuse and isinstance(model, SupportsFusing):
+        model.fuse()
     shape = (cfg.data.channels, cfg.data.image_size, cfg.data.image_size)
     with sdpa_kernel(SDPBackend.MATH):  # else tracing and lowering choose kernels of different strides
         program = torch.onnx.export(
