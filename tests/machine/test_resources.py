@@ -5,16 +5,14 @@ import sys
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from vitexp.config import command
 from vitexp.config.command import Command, call
+from vitexp.config.compose import compose
 from vitexp.errors import DataError, ResourceError
-from vitexp.machine.resources import resource_error
+from vitexp.machine.resources import Asked, resource_error
 
-CFG = OmegaConf.create(
-    {"data": {"batch_size": 64, "image_size": 32}, "trainer": {"accumulate": 2}, "outputs": "outputs"}
-)
+ASKED = Asked(batch_size=64, image_size=32, accumulate=2, outputs="outputs")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +34,7 @@ CFG = OmegaConf.create(
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_what_gave_out_is_named_with_what_to_do(error: Exception, said: str) -> None:
-    named = resource_error(CFG, error)
+    named = resource_error(error, ASKED)
     assert isinstance(named, ResourceError)
     assert said in str(named)
     assert "\n" not in str(named)
@@ -44,7 +42,7 @@ def test_what_gave_out_is_named_with_what_to_do(error: Exception, said: str) -> 
 
 @pytest.mark.parametrize("error", [KeyError("bs"), RuntimeError("shapes differ"), FileNotFoundError(2, "absent", "a")])
 def test_other_errors_are_left_alone(error: Exception) -> None:
-    assert resource_error(CFG, error) is None
+    assert resource_error(error, ASKED) is None
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "analyze", "export"])
@@ -61,10 +59,10 @@ def test_every_verb_says_so(verb: str, monkeypatch) -> None:
     monkeypatch.setattr(command, "import_module", lambda name: Module)
     for kind in (ResourceError, DataError, KeyError):
         with pytest.raises(kind):
-            call(verb, Command(DictConfig(CFG), [], []))
+            call(verb, Command(compose(["data=fake"]), [], []))
         raised.pop(0)
 
 
 def test_nothing_of_torch_is_asked_where_it_was_not_imported(monkeypatch) -> None:
     monkeypatch.delitem(sys.modules, "torch")
-    assert resource_error(CFG, KeyError("bs")) is None
+    assert resource_error(KeyError("bs"), ASKED) is None

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from vitexp.config.compose import compose
 from vitexp.errors import CheckpointError, Interrupted, ResourceError, behind
 from vitexp.files import write_json
 from vitexp.report.screen import say
 from vitexp.run.folder import Run, find, working
+
+CFG = compose(["data=fake"])
 
 
 def made(outputs: Path, folder: str, name: str | None = None) -> Run:
@@ -43,13 +46,13 @@ def test_a_name_wins_over_what_only_begins_with_it(tmp_path: Path) -> None:
 
 def test_the_log_has_what_was_said_and_how_it_ended(tmp_path: Path, capsys) -> None:
     run = made(tmp_path, "101500-mine-ab12")
-    with working(run):
+    with working(run, CFG):
         say("head is new: 10 classes", quiet=True)
     text = (run.path / "log.txt").read_text()
     assert "begun by process" in text
     assert "head is new: 10 classes" in text
     assert text.rstrip().endswith("ended: done")
-    with pytest.raises(KeyError), working(run):
+    with pytest.raises(KeyError), working(run, CFG):
         raise KeyError("nobody thought of this")
     assert "Traceback" in (run.path / "log.txt").read_text()
     assert capsys.readouterr().out == ""
@@ -62,10 +65,10 @@ def full(self: Run, **fields: object) -> None:
 def test_a_full_disk_does_not_hide_what_a_run_ended_for(tmp_path: Path, monkeypatch, capsys) -> None:
     run = made(tmp_path, "101500-mine-ab12")
     monkeypatch.setattr(Run, "update", full)
-    with pytest.raises(ResourceError, match="the first reason"), working(run):
+    with pytest.raises(ResourceError, match="the first reason"), working(run, CFG):
         raise ResourceError("the first reason")
     assert "run.json: No space left on device" in capsys.readouterr().err
-    with pytest.raises(ResourceError, match=r"run\.json: No space left on device; free space"), working(run):
+    with pytest.raises(ResourceError, match=r"run\.json: No space left on device; free space"), working(run, CFG):
         pass
 
 
@@ -86,7 +89,7 @@ def test_what_comes_on_top_of_an_interrupt_is_the_interrupt(tmp_path: Path) -> N
         finally:
             raise AttributeError("half made")
 
-    with pytest.raises(Interrupted) as stopped, working(run):
+    with pytest.raises(Interrupted) as stopped, working(run, CFG):
         closing()
     assert stopped.value.in_run
     assert (run.record["state"], run.record["exit_code"]) == ("interrupted", 138)

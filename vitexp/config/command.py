@@ -1,6 +1,7 @@
 """The command of the user, as the verbs receive it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from vitexp.errors import ConfigError
-from vitexp.machine.resources import naming_resources
+from vitexp.errors import ConfigError, VitexpError
+from vitexp.machine.resources import Asked, resource_error
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,24 @@ def _sizes(word: str) -> str:
     key, _, value = word.partition("=")
     several = key in ("size", "data.image_size") and ("," in value or value == "native")
     return f"sizes=[{value}]" if several else word
+
+
+@contextmanager
+def naming_resources(cfg: DictConfig) -> Iterator[None]:
+    """Raise ResourceError in place of what says that memory or disk gave out; all else passes as it is."""
+    try:
+        yield
+    except VitexpError:
+        raise
+    except Exception as error:
+        size, data = cfg.data.image_size, cfg.data
+        asked = Asked(
+            batch_size=data.batch_size, image_size=size, accumulate=cfg.trainer.accumulate, outputs=cfg.outputs
+        )
+        named = resource_error(error, asked)
+        if named is None:
+            raise
+        raise named from error
 
 
 def call(verb: str, command: Command) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from vitexp.config.command import naming_resources
 from vitexp.config.compose import register, to_yaml
 from vitexp.config.untrusted import read_rules
 from vitexp.errors import CheckpointError, ConfigError, Ending, ResourceError, behind, ending
@@ -324,14 +325,18 @@ def _record(run: Run, end: Ending, duration_s: float) -> None:
 
 
 @contextmanager
-def working(run: Run) -> Iterator[None]:
-    """Record in run.json how the work in the folder ends, with the full traceback in log.txt, and let go of it."""
+def working(run: Run, cfg: DictConfig) -> Iterator[None]:
+    """Record in run.json how the work in the folder ends, with the full traceback in log.txt, and let go of it.
+
+    Memory or disk that gave out is named before, so that it is in the record, too.
+    """
     start, before = time.perf_counter(), float(run.record.get("duration_s", 0.0))
     end = Ending()
     with _logging(run.path / "log.txt"):
         log.info("begun by process %d on %s", os.getpid(), platform.node())
         try:
-            yield
+            with naming_resources(cfg):
+                yield
         except BaseException as error:
             stopped, end = behind(error), ending(error)
             if stopped is not error:

@@ -14,7 +14,6 @@ from vitexp.checkpoint.adapter import Adapter
 from vitexp.checkpoint.read import read_classes
 from vitexp.config.command import Command
 from vitexp.config.compose import compose
-from vitexp.machine.resources import naming_resources
 from vitexp.report.metrics import TEST_TOP1
 from vitexp.report.screen import print_notes, say, show
 from vitexp.report.table import value_table
@@ -37,7 +36,7 @@ def concat(command: Command) -> dict[str, Any]:
     model: Any = build.build_model(cfg, notes=notes)
     print_notes(notes, quiet=cfg.quiet)
     run = create(cfg, argv=command.argv, overrides=command.overrides, folder=command.folder)
-    with working(run), naming_resources(cfg):
+    with working(run, cfg):
         _keep(run, cfg, adapters, names)
         run.update(tasks=names)
     added = sum(parameter.numel() for parameter in model.tasks.parameters())

@@ -11,7 +11,6 @@ from vitexp import build
 from vitexp.checkpoint.safe_io import newest
 from vitexp.config.command import Command
 from vitexp.errors import ConfigError
-from vitexp.machine.resources import naming_resources
 from vitexp.report.screen import print_notes, say
 from vitexp.run.fit import fit
 from vitexp.run.folder import Run, find, working
@@ -51,7 +50,7 @@ def resume(command: Command) -> dict[str, Any]:
     task = build.build_task(cfg, build.build_model(cfg))
     require_ready(cfg, data, task)
     run.acquire()
-    with requeued(cfg.get("requeue", False)), reporting(run), working(run), naming_resources(cfg):
+    with requeued(cfg.get("requeue", False)), reporting(run), working(run, cfg):
         found = newest(run.checkpoints)
         position = {key: found[1][key] for key in ("step", "epoch", "batch")} if found else None
         start = position or {"step": 0, "epoch": 0, "batch": 0}

@@ -7,7 +7,6 @@ from typing import Any
 from vitexp import build
 from vitexp.callback.embed import require_still
 from vitexp.config.command import Command
-from vitexp.machine.resources import naming_resources
 from vitexp.report.screen import print_notes
 from vitexp.run import slurm
 from vitexp.run.fit import fit
@@ -42,7 +41,7 @@ def train(command: Command) -> dict[str, Any]:
         require_still(data.augment)
     require_ready(cfg, data, task)
     run = create(cfg, argv=command.argv, overrides=command.overrides, folder=command.folder)
-    with reporting(run), working(run), naming_resources(cfg):
+    with reporting(run), working(run, cfg):
         print_notes(notes, quiet=cfg.quiet)
         run.update(classes=list(data.class_names), monitor=list(task.monitor), slurm_job=slurm.job())
         return fit(cfg, run, data, task)
