@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "vitexp"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# A folder or module of vitexp -> what else of vitexp it may import. Verbs and the command line may import anything
-# below them; `contract`, `errors` and `files` are everybody's.
+# A folder or module of vitexp -> what else of vitexp it may import. `contract`, `errors` and `files`
+# are everybody's; benchmarks and the notebook may import anything.
 ARROWS = {
     "errors": set(),
     "contract": {"batch"},
@@ -31,10 +31,17 @@ ARROWS = {
     "report": {"machine"},
     "analysis": {"attention", "model", "layer", "report"},
     "config": {"machine"},
-    "checkpoint": {"layer", "run"},
+    "checkpoint": {"layer"},
     "callback": {"analysis", "batch", "checkpoint", "machine", "report", "seeding", "logger"},
     "logger": {"machine", "report"},
     "build": {"checkpoint", "config", "machine", "seeding"},
+    "run": {"build", "callback", "checkpoint", "config", "data", "logger", "machine", "optim", "report", "task"},
+    "verb": {
+        *("analysis", "batch", "build", "callback", "checkpoint", "config", "data", "logger", "machine", "report"),
+        *("run", "task"),
+    },
+    "sweep": {"config", "machine", "report", "run", "verb"},
+    "cli": {"config", "machine", "run", "sweep", "verb"},
 }
 
 
@@ -73,7 +80,7 @@ def test_imports_follow_the_arrows(file: Path) -> None:
 
 
 def test_no_import_cycle_and_a_shallow_tree() -> None:
-    """No cycle of modules; below the verbs, folders stand at most 7 deep."""
+    """No cycle of modules; up to the verbs, folders stand at most 7 deep."""
     graph = {module_name(file): imports(file) for file in FILES}
     depth: dict[str, int] = {}
 
@@ -85,7 +92,7 @@ def test_no_import_cycle_and_a_shallow_tree() -> None:
         return depth[name]
 
     deepest = {name: visit(name, ()) for name in graph}
-    assert max(value for name, value in deepest.items() if part(name) in ARROWS) <= 7
+    assert max(value for name, value in deepest.items() if part(name) in ARROWS.keys() - {"sweep", "cli"}) <= 7
 
 
 @pytest.mark.parametrize("file", FILES, ids=module_name)
@@ -146,6 +153,15 @@ def test_one_word_names_config_module_and_test(group: str) -> None:
     for option in set((ROOT / "conf" / group).glob("*.yaml")) - {ROOT / "conf/analysis/none.yaml"}:
         assert (PACKAGE / group / f"{option.stem}.py").is_file()
         assert (ROOT / "tests" / group / f"test_{option.stem}.py").is_file()
+
+
+def test_a_configuration_is_seen_by_build_and_what_stands_above_it() -> None:
+    """Modules below `build` take values; of those beside it, the two that keep configurations of runs know one."""
+    above = ("config.", "build", "verb.", "benchmark.", "sweep.", "cli", "notebook", "run.folder", "run.reopen")
+    for file in FILES:
+        if not module_name(file).startswith(tuple(f"vitexp.{name}" for name in above)):
+            names = {node.id for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Name)}
+            assert not names & {"DictConfig", "OmegaConf", "cfg"}, f"{file} sees a configuration"
 
 
 def test_only_build_instantiates() -> None:

@@ -10,7 +10,8 @@ import os
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.errors import InstantiationException
@@ -28,6 +29,9 @@ from vitexp.errors import CheckpointError, ConfigError, VitexpError, first_line
 from vitexp.files import parse_json
 from vitexp.machine.rank import started
 from vitexp.seeding import mix
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Callback, Trainer
 
 _INIT = 101  # stream of the random numbers that initialise weights
 _PRECISION = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -176,9 +180,9 @@ def build_task(cfg: DictConfig, model: nn.Module) -> Any:
 
 
 def build_trainer(
-    cfg: DictConfig, *, callbacks: Sequence[Any], loggers: Sequence[Any], folder: Any, plugins: Sequence[Any] = ()
-) -> Any:
-    """Lightning's Trainer, with everything that vitexp does itself switched off.
+    cfg: DictConfig, *, folder: str | Path, callbacks: Sequence["Callback"] = (), plugins: Sequence[Any] = ()
+) -> "Trainer":
+    """Lightning's Trainer, with everything that vitexp does itself switched off; it has no loggers.
 
     Raises:
         ConfigError: devices, a strategy or a precision that do not go together or are not on this machine, or not as
@@ -205,13 +209,13 @@ def build_trainer(
             check_val_every_n_epoch=cfg.trainer.validate_every,
             log_every_n_steps=cfg.trainer.log_every,
             callbacks=list(callbacks),
-            logger=list(loggers),
+            logger=False,
             plugins=[*plugins, *environment],
             default_root_dir=folder,
             num_sanity_val_steps=0,
             enable_progress_bar=False,
             enable_model_summary=False,
-            enable_checkpointing=bool(plugins),
+            enable_checkpointing=False,
             use_distributed_sampler=False,
             benchmark=True,
         )
@@ -224,6 +228,17 @@ def build_trainer(
             f" give trainer.devices={processes}, or start one process, which starts the others"
         )
     return trainer
+
+
+def build_analysis(cfg: DictConfig) -> Any:
+    """The measure of `analysis=`; None without one."""
+    return None if cfg.analysis.measure is None else make(cfg.analysis.measure, trust=cfg.trust)
+
+
+def device_of(cfg: DictConfig) -> torch.device:
+    """The GPU where there is one and the trainer would take it, else the CPU."""
+    gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return torch.device("cuda" if gpu else "cpu")
 
 
 def _environment() -> list[Any]:

@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitexp.config.compose import compose
 from vitexp.logger import wandb as tracker
 from vitexp.logger.choose import without_secrets
 from vitexp.logger.tracker import RunLogger, Session
 from vitexp.logger.wandb import has_key, reachable
-from vitexp.run import fit
+from vitexp.run.fit import session_of
 from vitexp.run.folder import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wandb.*")
@@ -211,10 +210,7 @@ def test_reachable_is_quick_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.monotonic() - began < 1.0
 
 
-def test_the_jobs_of_a_sweep_are_one_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    groups: list[str | None] = []
-    monkeypatch.setattr(fit, "build_logger", lambda _, session: groups.append(session.group) or RunLogger([]))
-    for folder in ("sweeps/2026-11-24_101500/0-seed=0", "sweeps/2026-11-24_101500/1-seed=1", "2026-11-24/101500-alone"):
-        (tmp_path / folder).mkdir(parents=True)
-        fit._logger(compose(["logger=none"]), Run(tmp_path / folder), None)
+def test_the_jobs_of_a_sweep_are_one_group() -> None:
+    folders = ("sweeps/2026-11-24_101500/0-seed=0", "sweeps/2026-11-24_101500/1-seed=1", "2026-11-24/101500-alone")
+    groups = [session_of(Run(Path(folder)), {}, None).group for folder in folders]
     assert groups == ["2026-11-24_101500", "2026-11-24_101500", None]

@@ -14,7 +14,8 @@ from vitexp.config.compose import compose
 from vitexp.errors import ConfigError, ResourceError
 from vitexp.run import microbatch
 from vitexp.run.folder import find
-from vitexp.run.microbatch import find_accumulate, keeping, kept_bytes, require_findable
+from vitexp.run.microbatch import find_accumulate, keeping, kept_bytes
+from vitexp.verb.train import require_findable
 
 SMALL = [
     "model=vit_nano",
@@ -26,6 +27,7 @@ SMALL = [
     "seed=3",
     "data.sizes=[64,32,32]",
 ]
+CPU = torch.device("cpu")
 FAMILIES = ("vit_nano", "efficientvit_m0", "swinv2", "mobilevit_xxs")
 
 
@@ -65,17 +67,17 @@ def test_as_few_micro_batches_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     for size, expected in ((32, 1), (16, 2), (8, 4), (1, 32)):
         free = (trained + 1.3 * kept_bytes(model, (size, *shape))) / 0.8
         monkeypatch.setattr(microbatch, "free_on", lambda device, free=free: free + 1)
-        assert find_accumulate(cfg, model) == expected
+        assert find_accumulate(model, shape, batch=cfg.data.batch_size, averaged=False, device=CPU) == expected
     monkeypatch.setattr(microbatch, "free_on", lambda device: trained)
     with pytest.raises(ResourceError, match="lower size="):
-        find_accumulate(cfg, model)
+        find_accumulate(model, shape, batch=cfg.data.batch_size, averaged=False, device=CPU)
 
 
 def test_a_run_keeps_its_global_batch_and_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vitexp.verb.train.find_accumulate", lambda cfg, model: 4)
+    monkeypatch.setattr("vitexp.verb.train.find_accumulate", lambda model, shape, **settings: 4)
     given = [word for word in SMALL if not word.startswith("bs=")]
     assert main([*given, "bs=auto", "epochs=2", "outputs=found"]) == 0
     whole = find("last", tmp_path / "found").config()

@@ -7,14 +7,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from vitexp.build import lightning_precision
+from vitexp.build import device_of, lightning_precision
 from vitexp.errors import ConfigError
-
-
-def device_of(cfg: DictConfig) -> torch.device:
-    """The device that the trainer would take."""
-    gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return torch.device("cuda" if gpu else "cpu")
 
 
 def waiting(device: torch.device) -> Callable[[], object]:

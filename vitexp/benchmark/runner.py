@@ -26,6 +26,7 @@ from vitexp.config.command import Command
 from vitexp.optim.group import parameter_groups
 from vitexp.run.fit import fit
 from vitexp.run.folder import create
+from vitexp.verb.prepare import prepare
 
 # Batches that the bare loop goes round; more than a processor's cache holds of small images.
 _HELD = 16
@@ -126,9 +127,9 @@ def _run(cfg: DictConfig, clock: Clock) -> None:
             own.logger.choice = "tensorboard"
         run = create(own, argv=["benchmark"], overrides=[], folder=Path(folder) / "run")
         data = build.build_data(own)
-        task = build.build_task(own, build.build_model(own))
+        training = prepare(own, data, build.build_model(own))
         try:
-            fit(own, run, data, task, watchers=[clock])
+            fit(training, run, watchers=[clock])
         finally:
             run.release()
 

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,16 @@ from vitexp.files import read_json, sync, whole, write_json
 SCHEMA = 2
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 _MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Position:
+    """The place at which a run goes on: step, epoch and batch of a checkpoint, or the beginning where there is none."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    file: Path | None = None
 
 
 class SafeCheckpointIO(CheckpointIO):
@@ -59,6 +70,15 @@ class SafeCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Delete a checkpoint file."""
         Path(path).unlink(missing_ok=True)
+
+
+def position_of(folder: Path) -> Position:
+    """The place at which the run with these checkpoints goes on, as `newest` finds it and with its errors."""
+    found = newest(folder)
+    if found is None:
+        return Position()
+    file, entry = found
+    return Position(entry["step"], entry["epoch"], entry["batch"], file)
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:

@@ -7,17 +7,19 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vitexp.contract import HasGrid
 from vitexp.errors import ResourceError
 from vitexp.files import whole
 
 
 def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write the state dict of `model` in our names; `metadata` goes into the file's header.
+    """Write the state dict of `model` in our names; `metadata` goes into the file's header, and the model's grid.
 
     Raises:
         ResourceError: no room, or no permission; a file that was there is untouched.
     """
-    save_tensors(model.state_dict(), path, metadata)
+    grid = {"grid": "x".join(map(str, model.grid))} if isinstance(model, HasGrid) and model.grid else {}
+    save_tensors(model.state_dict(), path, {**metadata, **grid})
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:

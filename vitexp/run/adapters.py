@@ -1,15 +1,11 @@
 """Tasks on one frozen base: what the adapter of a run says of itself, and which adapters belong together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from torch import nn
-
 from vitexp.checkpoint.adapter import ADAPTER, BASE, Adapter, read_adapter, write_adapter
-from vitexp.config.compose import register
-from vitexp.config.untrusted import parse_rules
+from vitexp.data.base import ImageData
 from vitexp.errors import CheckpointError, ConfigError
 from vitexp.run.folder import RULES, Run, find
 
@@ -19,35 +15,27 @@ JOINABLE = ("memory_masked", "extension")
 CONCAT = "concat"
 
 
-def save_adapter(
-    cfg: DictConfig, run: Run, data: Any, model: Any, names: frozenset[str] | None, metrics: dict[str, float]
-) -> None:
-    """Write what trained (the tensors `names` of `model`) into the run's folder; nothing where no base was frozen."""
+def save_adapter(run: Run, data: ImageData, model: Any, names: frozenset[str] | None, about: Mapping[str, Any]) -> None:
+    """Write what trained into the run's folder; nothing where no base was frozen.
+
+    Args:
+        run: the run.
+        data: the images of the task.
+        model: with a base.
+        names: of the tensors that trained; None where no base was frozen.
+        about: `metrics`, `memory_norm` and the options chosen for regime, model, attention and data.
+    """
     if names is None:
         return
     tensors = {name: tensor for name, tensor in model.state_dict().items() if name in names}
-    write_adapter(run.path / ADAPTER, tensors, _about(cfg, run, data, model, metrics))
+    said = {key: about[key] for key in ("regime", "model", "attention", "data", "metrics", "memory_norm")}
+    own = {key: getattr(data, key) for key in ("image_size", "channels", "mean", "std")}
+    header = {BASE: model.fingerprint, "run": run.name, **said, **own, "classes": list(data.class_names)}
+    header["earlier"] = list(getattr(model, "earlier", ()))  # the tasks that this one reads, by their digests
+    header["rules"] = (run.path / RULES).read_text()
+    write_adapter(run.path / ADAPTER, tensors, header)
     count = sum(tensor.numel() for tensor in tensors.values())
     run.update(adapter={BASE: model.fingerprint, "parameters": count, "bytes": (run.path / ADAPTER).stat().st_size})
-
-
-def _about(cfg: DictConfig, run: Run, data: Any, model: nn.Module, metrics: dict[str, float]) -> dict[str, Any]:
-    options: Any = OmegaConf.to_container(cfg.regime, resolve=True)
-    return {
-        BASE: model.fingerprint,
-        "run": run.name,
-        **{group: str(cfg.chosen[group]) for group in ("regime", "model", "attention", "data")},
-        "image_size": data.image_size,
-        "channels": data.channels,
-        "mean": list(data.mean),
-        "std": list(data.std),
-        "classes": list(data.class_names),
-        "metrics": metrics,
-        "memory_norm": options.get("memory_norm"),
-        # The tasks that this one reads, by the digests of their adapters.
-        "earlier": list(getattr(model, "earlier", ())),
-        "rules": (run.path / RULES).read_text(),
-    }
 
 
 def find_adapters(references: Sequence[str], outputs: Path) -> list[Adapter]:
@@ -99,9 +87,3 @@ def task_names(adapters: Sequence[Adapter]) -> list[str]:
             name, number = f"{adapter.about['data']}-{number}", number + 1
         names.append(name)
     return names
-
-
-def rules_of(adapter: Adapter) -> DictConfig:
-    """The configuration of the run that trained an adapter, perhaps a stranger's: not trusted by its own word."""
-    register()
-    return parse_rules(str(adapter.about["rules"]), f"the configuration in {adapter.path}")

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback
 from torch import nn
 
-from vitexp import build
 from vitexp.callback.average import Average
 from vitexp.callback.box_pictures import pictures_of
 from vitexp.callback.embed import Embed
@@ -24,7 +22,7 @@ from vitexp.callback.step_keys import StepKeys
 from vitexp.callback.step_log import StepLog
 from vitexp.callback.throughput import Throughput
 from vitexp.checkpoint.adapter import is_whole, trained_names
-from vitexp.checkpoint.safe_io import BEST, SafeCheckpointIO, newest
+from vitexp.checkpoint.safe_io import BEST, Position, SafeCheckpointIO
 from vitexp.checkpoint.write import save_weights
 from vitexp.logger.choose import build_logger, without_secrets
 from vitexp.logger.metrics_file import read_metrics
@@ -33,59 +31,52 @@ from vitexp.report.screen import print_card, show
 from vitexp.run.adapters import save_adapter
 from vitexp.run.folder import Run
 from vitexp.run.header import device_of, print_header
-from vitexp.run.measure import watch
+from vitexp.run.training import Settings, Training
 
 WEIGHTS = "weights.safetensors"
 _KEPT = ("train/", "val/", "analysis/")  # what of metrics.csv has a last value that says something of the run
 
 
 def fit(
-    cfg: DictConfig,
+    training: Training,
     run: Run,
-    data: Any,
-    task: Any,
     *,
-    position: dict[str, int] | None = None,
+    start: Position | None = None,
+    looks: Sequence[Look] = (),
     watchers: Sequence[Callback] = (),
 ) -> dict[str, float]:
     """Train to the end, test once, save weights and pictures; returns the final metrics.
 
     Args:
-        cfg: the whole configuration.
+        training: what trains.
         run: the folder, held by this process.
-        data: the data module.
-        task: the task around the model.
-        position: `step`, `epoch` and `batch` at which `last.ckpt` goes on; None starts at the beginning.
+        start: where a resumed run goes on; None for a new one.
+        looks: callbacks that analyse the model.
         watchers: more callbacks, called after those of every run.
     """
-    if position is not None:
-        data.start = (position["epoch"], position["batch"])
-    logger = _logger(cfg, run, position)
-    trainer = build.build_trainer(
-        cfg,
-        callbacks=[*_callbacks(cfg, run, data), *watchers],
-        loggers=[logger],
-        folder=run.path,
-        plugins=[SafeCheckpointIO()],
-    )
-    build.switches(cfg, task.model)
+    data, task, trainer, settings = training.data, training.task, training.trainer, training.settings
+    if start is not None:
+        data.start = (start.epoch, start.batch)
+    callbacks = [*_callbacks(settings, run, looks), *watchers]
+    trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]  # a list that its constructor makes
+    logger = _logger(training, run, start)
+    trainer.loggers = [logger]
     run.update(hardware={**run.record["hardware"], "device": device_of(trainer)})
-    if not cfg.quiet and trainer.is_global_zero:
-        print_header(cfg, run, task, data, trainer)
-    checkpoint = newest(run.checkpoints) if position is not None else None
-    start, failed = time.perf_counter(), 1
+    if not settings.quiet and trainer.is_global_zero:
+        print_header(run, training)
+    began, failed = time.perf_counter(), 1
     try:
-        trainer.fit(task, datamodule=data, ckpt_path=str(checkpoint[0]) if checkpoint else None)
-        seconds = time.perf_counter() - start
-        metrics = _test(cfg, run, data, task, trainer)
+        trainer.fit(task, datamodule=data, ckpt_path=start.file if start is not None else None)
+        seconds = time.perf_counter() - began
+        metrics = _test(training, run, callbacks)
         run.update(metrics=metrics, fit_seconds=round(run.record.get("fit_seconds", 0.0) + seconds, 3))
         if trainer.is_global_zero:
-            _draw(run, data, trainer, logger)
+            _draw(run, training, callbacks, logger)
         failed = 0
     finally:
         logger.close(exit_code=failed)
-    if trainer.is_global_zero and not cfg.quiet:
-        _print_results(run, metrics, trainer)
+    if trainer.is_global_zero and not settings.quiet:
+        _print_results(run, metrics, looks)
     return metrics
 
 
@@ -102,103 +93,97 @@ def session_of(run: Run, config: dict[str, Any], resume_step: int | None) -> Ses
     )
 
 
-def logger_settings(cfg: DictConfig) -> dict[str, Any]:
-    """The settings of `logger=`; of a file that names a class of the user's, the factory of a tracker for a session."""
-    settings: Any = OmegaConf.to_container(cfg.logger, resolve=True)
-    return {"own": build.make(cfg.logger, trust=cfg.trust)} if "_target_" in settings else settings
-
-
-def _logger(cfg: DictConfig, run: Run, position: dict[str, int] | None) -> RunLogger:
+def _logger(training: Training, run: Run, start: Position | None) -> RunLogger:
     """The run's own metrics.csv and what `logger=` asks for; the same runs there after a resume."""
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    session = session_of(run, config, position["step"] if position else None)
-    logger = build_logger(logger_settings(cfg), session)
+    session = session_of(run, training.settings.config, start.step if start is not None else None)
+    logger = build_logger(training.logger, session)
     run.update(trackers={**session.ids, **logger.ids})
     return logger
 
 
-def _callbacks(cfg: DictConfig, run: Run, data: Any) -> list[Callback]:
+def _callbacks(settings: Settings, run: Run, looks: Sequence[Look]) -> list[Callback]:
     """The callbacks in the order in which they are called; the safe point saves last, when all others have counted."""
-    settings, finite = cfg.trainer, Finite(every=cfg.trainer.log_every)
+    finite = Finite(every=settings.log_every)
     average = Average(decay=settings.ema) if settings.ema is not None else None
     return [
-        StepKeys(seed=cfg.seed),
+        StepKeys(seed=settings.seed),
         finite,
         *([average] if average is not None else []),
         SharedNorms(average=average),
         StepLog(every=settings.log_every),
-        *([Throughput()] if cfg.data.get("sampler", "fixed") != "fixed" else []),
-        pictures_of(cfg.chosen.task),
-        *watch(cfg, run, data),
-        *([Embed()] if cfg.regime.get("cache") else []),
-        Progress(quiet=cfg.quiet),
+        *([Throughput()] if settings.sampler != "fixed" else []),
+        pictures_of(settings.chosen["task"]),
+        *looks,
+        *([Embed()] if settings.embeds else []),
+        Progress(quiet=settings.quiet),
         SafePoint(folder=run.checkpoints, every_s=settings.checkpoint_seconds, finite=finite),
     ]
 
 
-def _test(cfg: DictConfig, run: Run, data: Any, task: Any, trainer: Any) -> dict[str, float]:
+def _test(training: Training, run: Run, callbacks: Sequence[Callback]) -> dict[str, float]:
     """Test the selected weights and save them; the metrics of the last and of the best epoch beside them."""
+    task, trainer, settings = training.task, training.trainer, training.settings
     rows = read_metrics(run.path / "metrics.csv")
     last = {name: value for row in rows for name, value in row.items() if name.startswith(_KEPT)}
     for name in ("train/loss_step", "train/grad_norm"):
         last.pop(name, None)
-    safe_point = next(c for c in trainer.callbacks if isinstance(c, SafePoint))
-    selected = _select(cfg, run, task, trainer)
+    safe_point = next(c for c in callbacks if isinstance(c, SafePoint))
+    selected = _select(training, run, callbacks)
     if trainer.is_global_zero and is_whole(selected):
-        save_weights(selected, run.path / WEIGHTS, _metadata(cfg, run, data, selected))
-    trainer.test(task, datamodule=data, verbose=False)
+        save_weights(selected, run.path / WEIGHTS, _metadata(training, run.name))
+    trainer.test(task, datamodule=training.data, verbose=False)
     tested = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
     metrics = {**last, **{name: float(value) for name, value in tested.items()}}
     if safe_point.best is not None:
         metrics[f"best/{task.monitor[0]}"] = safe_point.best
         metrics["best/epoch"] = float(safe_point.best_epoch or 0)
     if trainer.is_global_zero:
-        save_adapter(cfg, run, data, selected, trained_names(task.model), metrics)
+        names, norm = trained_names(task.model), settings.config["regime"].get("memory_norm")
+        about = {**settings.chosen, "metrics": metrics, "memory_norm": norm}
+        save_adapter(run, training.data, selected, names, about)
     return metrics
 
 
-def _select(cfg: DictConfig, run: Run, task: Any, trainer: Any) -> nn.Module:
+def _select(training: Training, run: Run, callbacks: Sequence[Callback]) -> nn.Module:
     """The weights that are tested and exported: of the last epoch (their average, if one is kept) or the best one."""
-    model: nn.Module = task.model
-    average = next((c.average for c in trainer.callbacks if isinstance(c, Average)), None)
-    if cfg.select == "best" and (run.checkpoints / BEST).exists():
+    model = training.task.model
+    average = next((c.average for c in callbacks if isinstance(c, Average)), None)
+    if training.settings.select == "best" and (run.checkpoints / BEST).exists():
         best = SafeCheckpointIO().load_checkpoint(run.checkpoints / BEST)["state_dict"]
         model = average.module if average is not None else model
-        model.load_state_dict(best, strict=trained_names(task.model) is None)
+        model.load_state_dict(best, strict=trained_names(training.task.model) is None)
         return model
     return average.module if average is not None else model
 
 
-def _metadata(cfg: DictConfig, run: Run, data: Any, model: nn.Module) -> dict[str, str]:
+def _metadata(training: Training, run: str) -> dict[str, str]:
     """The metadata of the weights file, as safetensors' strings."""
-    return {
-        "run": run.name,
-        "model": str(cfg.chosen.model),
-        "data": str(cfg.chosen.data),
-        "config": json.dumps(OmegaConf.to_container(cfg.model, resolve=True)),
-        "classes": json.dumps(list(data.class_names)),
-        "mean": json.dumps(list(data.mean)),
-        "std": json.dumps(list(data.std)),
-        **({"pruned": json.dumps(OmegaConf.to_container(cfg.pruned.layers))} if cfg.get("pruned") else {}),
-        **({"grid": "x".join(map(str, grid))} if (grid := getattr(model, "grid", None)) else {}),
+    data, config = training.data, training.settings.config
+    values = {
+        "config": config["model"],
+        "classes": list(data.class_names),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        **({"pruned": config["pruned"]["layers"]} if config.get("pruned") else {}),
     }
+    named = {"run": run, **{group: training.settings.chosen[group] for group in ("model", "data")}}
+    return {**named, **{key: json.dumps(value) for key, value in values.items()}}
 
 
-def _draw(run: Run, data: Any, trainer: Any, logger: RunLogger) -> None:
+def _draw(run: Run, training: Training, callbacks: Sequence[Callback], logger: RunLogger) -> None:
     """The pictures of the run, to the folder and to the trackers."""
     from vitexp.report.plot_curves import curves
 
-    pictures = next(c for c in trainer.callbacks if isinstance(c, Pictures))
+    pictures = next(c for c in callbacks if isinstance(c, Pictures))
     written: list[Path] = []
     written += curves(run.path / "metrics.csv", run.path / "plots", title=run.name)
-    written += pictures.draw(run.path / "plots", data, title=run.name)
+    written += pictures.draw(run.path / "plots", training.data, title=run.name)
     for path in written:
-        logger.log_picture(path.stem, path, trainer.global_step)
+        logger.log_picture(path.stem, path, training.trainer.global_step)
 
 
-def _print_results(run: Run, metrics: dict[str, float], trainer: Any) -> None:
+def _print_results(run: Run, metrics: dict[str, float], looks: Sequence[Look]) -> None:
     """The headline values of an analysis, and the card."""
-    for callback in trainer.callbacks:
-        if isinstance(callback, Look):
-            show(callback.table(), quiet=False)
+    for look in looks:
+        show(look.table(), quiet=False)
     print_card(run.name, run.path, metrics, run.record["fit_seconds"])

@@ -1,31 +1,32 @@
 """The header of a run: what is about to happen, in numbers that can be checked before it costs hours."""
 
 import re
-from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from pytorch_lightning import Trainer
 from torch import nn
 
 from vitexp import build
 from vitexp.config.schema import ALIASES
 from vitexp.contract import SupportsPacks
+from vitexp.data.base import ImageData
 from vitexp.optim.schedule import warm_steps
 from vitexp.report.screen import show
 from vitexp.report.table import header
 from vitexp.run.folder import Run
+from vitexp.run.training import Training
 
 
-def print_header(cfg: DictConfig, run: Run, task: Any, data: Any, trainer: Any) -> None:
+def print_header(run: Run, training: Training) -> None:
     """Run, device, precision, parameters, GMACs, data sizes, effective batch, schedule, what was overridden."""
-    steps = data.steps_per_epoch
-    total = steps * cfg.epochs
+    task, data, trainer, settings = training.task, training.data, training.trainer, training.settings
+    steps, epochs = data.steps_per_epoch, trainer.max_epochs or 0
+    total = steps * epochs
     shape = (data.channels, *_image_shape(task.model, data.image_size))
-    warm = warm_steps(cfg.schedule.warmup, total, steps)
-    name = cfg.chosen.schedule
+    name, warm = settings.chosen["schedule"], warm_steps(settings.warmup, total, steps)
     text = (run.path / "overrides.txt").read_text().splitlines()
     shorts = {key: short for short, key in ALIASES.items()}
-    settings = [f"{line} ({shorts[key]}=)" if (key := line.partition("=")[0]) in shorts else line for line in text]
+    asked = [f"{line} ({shorts[key]}=)" if (key := line.partition("=")[0]) in shorts else line for line in text]
     show(
         header(
             name=run.name,
@@ -35,9 +36,9 @@ def print_header(cfg: DictConfig, run: Run, task: Any, data: Any, trainer: Any) 
             parameters=build.count_parameters(task.model),
             macs=_macs(task.model, shape),
             sizes={"train": data.train_size, "val": data.val_size, "test": data.test_size},
-            batch=_batch(cfg, trainer) if not data.about_batches() else _about(data, task.model, trainer),
-            schedule=f"{name}, peak {cfg.optimizer.lr:g}, {warm:,} of {total:,} steps warm-up, {cfg.epochs} epochs",
-            settings=settings,
+            batch=_batch(data.batches.size, trainer) if not data.about_batches() else _about(data, task.model, trainer),
+            schedule=f"{name}, peak {settings.lr:g}, {warm:,} of {total:,} steps warm-up, {epochs} epochs",
+            settings=asked,
             trains=trained_parts(task.model),
         ),
         quiet=False,
@@ -59,9 +60,9 @@ def _image_shape(model: nn.Module, size: int) -> tuple[int, int]:
     return model.grid[0] * model.strides[0], model.grid[1] * model.strides[0]
 
 
-def _about(data: Any, model: nn.Module, trainer: Any) -> str:
+def _about(data: ImageData, model: nn.Module, trainer: Trainer) -> str:
     """Batches of images of many sizes, and by what kernel packed ones attend."""
-    text: str = data.about_batches()
+    text = data.about_batches()
     if not isinstance(model, SupportsPacks):
         return text
     half = "mixed" in str(trainer.precision) or str(trainer.precision).startswith("16")
@@ -83,7 +84,7 @@ def trained_parts(model: nn.Module) -> str:
     return f"{', '.join([*listed[:6], *more])} ({100 * trainable / whole:.3g} %)"
 
 
-def device_of(trainer: Any) -> str:
+def device_of(trainer: Trainer) -> str:
     """`1 × NVIDIA H100`, or `cpu (2 threads)`."""
     device = trainer.strategy.root_device
     if device.type == "cuda":
@@ -93,8 +94,8 @@ def device_of(trainer: Any) -> str:
     return f"{device.type} ({count}{threads} thread{'s' if threads > 1 else ''})"
 
 
-def _batch(cfg: DictConfig, trainer: Any) -> str:
-    size, accumulate, world = cfg.data.batch_size, cfg.trainer.accumulate, trainer.world_size
+def _batch(size: int, trainer: Trainer) -> str:
+    accumulate, world = trainer.accumulate_grad_batches, trainer.world_size
     if accumulate * world == 1:
         return str(size)
     return f"{size} = {size // (accumulate * world)} × {world} devices × {accumulate} accumulated"

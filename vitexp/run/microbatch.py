@@ -10,61 +10,45 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from vitexp.errors import ConfigError, ResourceError
+from vitexp.errors import ResourceError
 from vitexp.machine.memory import free_on
 
-AUTO = "auto"
 # What a step needs beside what it keeps: buffers of kernels, the images themselves, fragmentation.
 _BESIDE = 1.3
 # Of what is free; the rest is for data, metrics and pictures.
 _USED = 0.8
 
 
-def is_auto(cfg: DictConfig) -> bool:
-    """Whether the number of micro-batches is to be found."""
-    return bool(cfg.trainer.accumulate == AUTO)
+def find_accumulate(
+    model: nn.Module, shape: tuple[int, int, int], *, batch: int, averaged: bool, device: torch.device
+) -> int:
+    """The smallest number of micro-batches whose steps fit, a divisor of `batch`.
 
-
-def require_findable(cfg: DictConfig) -> None:
-    """Raise ConfigError unless the steps of the run are those that `find_accumulate` can foresee."""
-    sampler, several = cfg.data.get("sampler", "fixed"), cfg.trainer.devices not in (AUTO, 1)
-    if several or torch.cuda.device_count() > 1:
-        raise ConfigError(
-            "bs=auto looks at the memory of one device, and the run has several; use trainer.devices=1, or give the "
-            "number of micro-batches: trainer.accumulate=4"
-        )
-    if sampler != "fixed" or cfg.chosen.task != "classify":
-        raise ConfigError(
-            f"bs=auto foresees steps of equal images, and task={cfg.chosen.task} data.sampler={sampler} has others; "
-            "give the number of micro-batches: trainer.accumulate=4"
-        )
-
-
-def find_accumulate(cfg: DictConfig, model: nn.Module) -> int:
-    """The smallest number of micro-batches, a divisor of `data.batch_size`, whose steps fit.
+    Args:
+        model: in any mode, anywhere.
+        shape: of an image, (C, H, W).
+        batch: images of a step.
+        averaged: whether an average of the weights is kept.
+        device: what the model will train on.
 
     Raises:
         ResourceError: not even single images fit.
     """
-    size, batch = cfg.data.image_size, cfg.data.batch_size
-    shape = (cfg.data.channels, size, size)
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     # Gradients, two moments of the optimizer, and the average of the weights.
-    fixed = trained * (3 + (cfg.trainer.ema is not None))
-    gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
-    free = free_on(torch.device("cuda" if gpu else "cpu"))
+    fixed = trained * (3 + averaged)
+    free = free_on(device)
     needed = math.inf
     for accumulate in _divisors(batch):
         needed = fixed + _BESIDE * kept_bytes(model, (batch // accumulate, *shape))
         if needed <= _USED * free:
             return accumulate
     raise ResourceError(
-        f"a step of one image at {size}x{size} needs about {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are "
-        f"free; lower size=, choose a smaller model= or regime=head, or free memory"
+        f"a step of one image at {shape[1]}x{shape[2]} needs about {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} "
+        f"GiB are free; lower size=, choose a smaller model= or regime=head, or free memory"
     )
 
 

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
-from vitexp.config.compose import parse
+from vitexp.checkpoint.adapter import Adapter
+from vitexp.config.compose import parse, register
 from vitexp.config.schema import AUTO_BATCH
+from vitexp.config.untrusted import parse_rules
 from vitexp.errors import CheckpointError, ConfigError
 from vitexp.run.folder import Run
 
@@ -92,3 +94,9 @@ def _refuse(run: Run, cfg: DictConfig, fresh: DictConfig, key: str, allowed: Seq
         f"{verb} takes {key} from run {run.name} ({key}={now}); it may change only {names}; drop {key}="
         + (" or give checkpoint= instead of run=" if verb == "evaluate" else "")
     )
+
+
+def rules_of(adapter: Adapter) -> DictConfig:
+    """The configuration of the run that trained an adapter, perhaps a stranger's: not trusted by its own word."""
+    register()
+    return parse_rules(str(adapter.about["rules"]), f"the configuration in {adapter.path}")

@@ -30,12 +30,12 @@ def analyze(command: Command) -> dict[str, Any]:
     from vitexp import build
     from vitexp.analysis.write import summary_table, write
     from vitexp.report.screen import print_notes, say, show
-    from vitexp.run.measure import measure_all, title
     from vitexp.verb.evaluate import open_for
+    from vitexp.verb.measure import measure_all, title
 
     run, cfg = open_for(command, allowed=ALLOWED, verb="analyze")
     notes: list[str] = []
-    analysis = build.make(cfg.analysis.measure, trust=cfg.trust)
+    analysis = build.build_analysis(cfg)
     trained, beside = run is not None or cfg.checkpoint is not None, _beside(command)
     label = run.name if run and beside else "trained" if trained else "untrained"
     measured = measure_all(cfg, analysis, trained=trained, label=label, beside=beside, notes=notes)
@@ -57,7 +57,8 @@ def publish(run: Run, cfg: DictConfig, name: str, values: Mapping[str, float], p
     from vitexp.logger.choose import trackers
     from vitexp.logger.metrics_file import read_metrics
     from vitexp.logger.tracker import RunLogger
-    from vitexp.run.fit import logger_settings, session_of
+    from vitexp.run.fit import session_of
+    from vitexp.verb.prepare import logger_settings
     from vitexp.verb.report import write_run_page
 
     if run.state == "running":

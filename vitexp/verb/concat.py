@@ -17,8 +17,9 @@ from vitexp.config.compose import compose
 from vitexp.report.metrics import TEST_TOP1
 from vitexp.report.screen import print_notes, say, show
 from vitexp.report.table import value_table
-from vitexp.run.adapters import CONCAT, find_adapters, rules_of, task_names
+from vitexp.run.adapters import CONCAT, find_adapters, task_names
 from vitexp.run.folder import Run, create, working
+from vitexp.run.reopen import rules_of
 
 _FOLDER = "adapters"
 

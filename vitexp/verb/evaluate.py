@@ -48,7 +48,7 @@ def evaluate(command: Command) -> dict[str, Any]:
     where = _folder(run, cfg)
     pictures = pictures_of(cfg.chosen.task)
     callbacks = [pictures, Progress(quiet=cfg.quiet)]
-    trainer = build.build_trainer(cfg, callbacks=callbacks, loggers=[], folder=where)
+    trainer = build.build_trainer(cfg, folder=where, callbacks=callbacks)
     build.switches(cfg, task.model, inference=True)
     trainer.test(task, datamodule=data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}

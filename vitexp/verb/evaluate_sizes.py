@@ -21,7 +21,7 @@ from vitexp.errors import ConfigError
 from vitexp.report.metrics import TEST_TOP1, TEST_TOP5
 from vitexp.report.screen import print_notes, say, show
 from vitexp.report.table import value_table
-from vitexp.run.measure import pinned
+from vitexp.verb.measure import pinned
 
 COLUMNS = ("size", "top1", "top5", "tokens an image", "ms an image", "images/s")
 
@@ -110,7 +110,7 @@ def _test(cfg: DictConfig, folder: Path) -> tuple[Clock, dict[str, float]]:
     task = build.build_task(cfg, build.build_model(cfg, notes=notes, new_head=False))
     print_notes(notes, quiet=cfg.quiet)
     clock = Clock()
-    trainer = build.build_trainer(cfg, callbacks=[clock, Progress(quiet=cfg.quiet)], loggers=[], folder=folder)
+    trainer = build.build_trainer(cfg, folder=folder, callbacks=[clock, Progress(quiet=cfg.quiet)])
     build.switches(cfg, task.model, inference=True)
     trainer.test(task, datamodule=data, verbose=False)
     return clock, {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -18,9 +18,9 @@ from vitexp.files import write_json
 from vitexp.report.metrics import TEST_TOP1
 from vitexp.report.screen import print_notes, say, show
 from vitexp.report.table import predictions_table, value_table
-from vitexp.run.adapters import CONCAT, rules_of
+from vitexp.run.adapters import CONCAT
 from vitexp.run.folder import Run, find
-from vitexp.run.reopen import reopen
+from vitexp.run.reopen import reopen, rules_of
 
 # What may differ from how the tasks were trained, when all are evaluated.
 ALLOWED = ("trainer.", "precision", "compile", "fuse", "checkpoint")
@@ -99,7 +99,7 @@ def _test(cfg: DictConfig, adapter: Adapter, model: Any, run: Run) -> tuple[dict
             f"data={own.chosen.data} has other classes now than {adapter.path} was trained on; give back its files"
         )
     task = build.build_task(own, model).eval()
-    trainer = build.build_trainer(own, callbacks=[Progress(quiet=cfg.quiet)], loggers=[], folder=run.path)
+    trainer = build.build_trainer(own, folder=run.path, callbacks=[Progress(quiet=cfg.quiet)])
     trainer.test(task, datamodule=data, verbose=False)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}, data.test_size
 

@@ -31,8 +31,8 @@ def prune(command: Command) -> dict[str, Any]:
     from vitexp.analysis.write import summary_table, write
     from vitexp.checkpoint.write import save_weights
     from vitexp.report.screen import print_notes, say, show
-    from vitexp.run.measure import subject, title
     from vitexp.verb.evaluate import open_for
+    from vitexp.verb.measure import subject, title
     from vitexp.verb.train import train
 
     run, cfg = open_for(command, allowed=(*ALLOWED, *ALSO_ALLOWED), verb="prune")
@@ -40,7 +40,7 @@ def prune(command: Command) -> dict[str, Any]:
     notes: list[str] = []
     data, model = build.build_data(cfg), build.build_model(cfg, notes=notes, new_head=False)
     print_notes(notes, quiet=cfg.quiet)
-    analysis = build.make(cfg.analysis.measure, trust=cfg.trust)
+    analysis = build.build_analysis(cfg)
     plans = analysis.measure(subject(cfg, model, data))
     written = write(analysis, {"trained": plans}, run.path / "analysis", title=title(cfg, run.name, analysis))
     publish(run, cfg, analysis.name, analysis.summary(plans), written[1])
@@ -49,12 +49,7 @@ def prune(command: Command) -> dict[str, Any]:
     before, after = (sum(p.numel() for p in m.parameters()) for m in (build.build_model(cfg, new_head=False), model))
     say(f"{after:,} of {before:,} parameters are left; fine-tuning for {cfg.epochs} epochs", quiet=cfg.quiet)
     file = run.path / "analysis" / f"pruned-{cfg.analysis.budget:g}.safetensors"
-    grid = getattr(model, "grid", None)
-    save_weights(
-        model,
-        file,
-        {"pruned": json.dumps(layers), **({"grid": "x".join(map(str, grid))} if grid else {})},
-    )
+    save_weights(model, file, {"pruned": json.dumps(layers)})
     metrics: dict[str, Any] = train(
         Command(_pruned(cfg, layers, file, command.cfg), command.overrides, command.argv, command.folder)
     )

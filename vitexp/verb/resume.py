@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from vitexp import build
-from vitexp.checkpoint.safe_io import newest
+from vitexp.checkpoint.safe_io import position_of
 from vitexp.config.command import Command
 from vitexp.errors import ConfigError
 from vitexp.report.screen import print_notes, say
 from vitexp.run.fit import fit
 from vitexp.run.folder import Run, find, working
-from vitexp.run.preflight import require_ready
 from vitexp.run.reopen import reopen, require_same
 from vitexp.run.slurm import requeued
+from vitexp.verb.measure import watch
+from vitexp.verb.prepare import prepare
 from vitexp.verb.report import reporting
 
 # What may differ in a resumed run: how far, how often it is saved, how many workers read ahead, and how much is said.
@@ -47,18 +48,15 @@ def resume(command: Command) -> dict[str, Any]:
         say(f"run {run.name} is already complete; epochs={2 * cfg.epochs} would extend it", quiet=cfg.quiet)
         return dict(run.record["metrics"])
     data = build.build_data(cfg)
-    task = build.build_task(cfg, build.build_model(cfg))
-    require_ready(cfg, data, task)
+    training, analysis = prepare(cfg, data, build.build_model(cfg)), build.build_analysis(cfg)
     run.acquire()
     with requeued(cfg.get("requeue", False)), reporting(run), working(run, cfg):
-        found = newest(run.checkpoints)
-        position = {key: found[1][key] for key in ("step", "epoch", "batch")} if found else None
-        start = position or {"step": 0, "epoch": 0, "batch": 0}
-        where = f"step {start['step']} (epoch {start['epoch'] + 1}, batch {start['batch']})"
+        start = position_of(run.checkpoints)
+        where = f"step {start.step} (epoch {start.epoch + 1}, batch {start.batch})"
         print_notes([f"resuming {run.name} at {where}", *_differences(run, changes)], quiet=cfg.quiet)
         run.keep_config(cfg)
         run.update(state="running", epochs=cfg.epochs, pid=os.getpid(), host=platform.node())
-        return fit(cfg, run, data, task, position=start)
+        return dict(fit(training, run, start=start, looks=watch(cfg, run, data, analysis)))
 
 
 def _on_request(names: Sequence[str]) -> list[str]:

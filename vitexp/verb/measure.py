@@ -12,6 +12,8 @@ from torch import nn
 
 from vitexp import build
 from vitexp.analysis.base import Analysis, Subject
+from vitexp.callback.look import Look
+from vitexp.callback.step_keys import StepKeys
 from vitexp.checkpoint.write import save_weights
 from vitexp.errors import ConfigError
 from vitexp.report.metrics import TEST_TOP1
@@ -66,7 +68,7 @@ def subject(cfg: DictConfig, model: nn.Module, data: Any, device: torch.device |
     Raises:
         ConfigError: data without one label for each image.
     """
-    device = device or device_of(cfg)
+    device = device or build.device_of(cfg)
     images, labels = data.sample(cfg.analysis.split, cfg.analysis.num_images, seed=cfg.analysis.seed)
     shape = tuple(images.shape[1:])
     return Subject(
@@ -80,13 +82,10 @@ def subject(cfg: DictConfig, model: nn.Module, data: Any, device: torch.device |
     )
 
 
-def watch(cfg: DictConfig, run: Run, data: Any) -> list[Any]:
-    """The callback that runs `analysis=` during training; none without one."""
-    if cfg.analysis.measure is None:
+def watch(cfg: DictConfig, run: Run, data: Any, analysis: Analysis | None) -> list[Look]:
+    """The callback that runs an analysis during training; none without one."""
+    if analysis is None:
         return []
-    from vitexp.callback.look import Look
-
-    analysis = build.make(cfg.analysis.measure, trust=cfg.trust)
 
     def theirs(task: Any) -> Subject:
         return subject(cfg, task.evaluated or task.model, data, task.device)
@@ -113,29 +112,20 @@ def title(cfg: DictConfig, run: str | None, analysis: Analysis) -> str:
     return f"{cfg.chosen.model}, {source}, {images if analysis.samples else f'all test images of {cfg.chosen.data}'}"
 
 
-def device_of(cfg: DictConfig) -> torch.device:
-    """The GPU where there is one and the trainer would take it."""
-    gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return torch.device("cuda" if gpu else "cpu")
-
-
 def _trial(
     cfg: DictConfig, model: nn.Module, changes: Mapping[str, Any], unset: Mapping[str, Any], epochs: int
 ) -> float:
     """Accuracy on the test images of the weights of `model` in a changed configuration, perhaps after fine-tuning."""
-    from vitexp.callback.step_keys import StepKeys
-
     other = _changed(cfg, changes, unset)
     other.trainer.devices, other.trainer.strategy = 1, "auto"  # several trials in one process, one after the other
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.safetensors"
-        grid = getattr(model, "grid", None)
-        save_weights(model, file, {"grid": "x".join(map(str, grid))} if grid else {})
+        save_weights(model, file, {})
         other.checkpoint, other.epochs = str(file), max(epochs, 1)
         data = build.build_data(other)
         with torch.random.fork_rng():
             task = build.build_task(other, build.build_model(other, new_head=False))
-        trainer = build.build_trainer(other, callbacks=[StepKeys(seed=cfg.seed)], loggers=[], folder=folder)
+        trainer = build.build_trainer(other, folder=folder, callbacks=[StepKeys(seed=cfg.seed)])
         if epochs:
             trainer.fit(task, datamodule=data)
         trainer.test(task, datamodule=data, verbose=False)
