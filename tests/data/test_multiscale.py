@@ -42,6 +42,8 @@ def test_the_other_base_and_multiples():
     assert all(images % 8 == 0 for _, images in scales(multiple=8).pairs(32, 128))
     assert all(images % 6 == 0 for _, images in scales(multiple=3).pairs(32, 128, parts=2))
     assert scales().pairs(32, 1)[-1][1] == 1
+    assert [side for side, _ in scales(count=2).pairs(32, 128)] == [20, 32, 40], "both ends, and the nominal side"
+    assert [side for side, _ in scales(count=1).pairs(32, 128)] == [20, 32]
 
 
 def test_batches_are_rounded_down_to_what_devices_and_processes_share():

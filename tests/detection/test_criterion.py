@@ -93,6 +93,17 @@ def test_two_processes_give_the_loss_of_one(monkeypatch) -> None:
     torch.testing.assert_close((losses[0][1] + losses[1][1]) / 2, whole_parts)
 
 
+def test_a_process_that_is_alone_asks_no_other(monkeypatch) -> None:
+    logits, boxes, targets = random_case([3, 1])
+    expected = make()(logits, boxes, targets)[0]
+    asked: list[torch.Tensor] = []
+    monkeypatch.setattr(module, "mean_over_processes", lambda values: [asked.append(values), values][1])
+    assert torch.equal(make()(logits, boxes, targets, alone=True)[0], expected)
+    assert not asked
+    make()(logits, boxes, targets)
+    assert len(asked) == 1
+
+
 def test_focal_equals_torchvision_over_the_classes() -> None:
     from torchvision.ops import sigmoid_focal_loss
 

@@ -82,3 +82,16 @@ def test_a_recall_that_is_a_threshold_reaches_it() -> None:
 def test_the_fast_evaluation_is_used_without_a_warning() -> None:
     assert precision()._coco_backend.backend == "faster_coco_eval"
     assert not precision().warn_on_many_detections
+
+
+def test_the_group_of_processes_that_is_named_is_asked(monkeypatch) -> None:
+    asked: list[Any] = []
+
+    def gather(every: list[Any], mine: Any, group: Any = None) -> None:
+        asked.append(group)
+        every[:] = [mine]
+
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda group=None: 1)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    precision()._sync_dist(process_group="these")
+    assert asked == ["these"]

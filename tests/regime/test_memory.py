@@ -108,6 +108,8 @@ def test_kept_keys_are_what_attention_reads() -> None:
     block = regime("memory", std=1.0)(encoder(), num_classes=5).blocks[0]
     block.fuse()
     assert block._context() == (block.cached_k, block.cached_v)
+    assert {kept.dtype for kept in block.double()._context()} == {torch.double}, "they go where the block goes"
+    block.float()
     block.forget()
     torch.testing.assert_close(block._context(), block.norm1(block.memory[None]))
 
@@ -126,6 +128,12 @@ def test_memory_starts_at_the_papers_spread() -> None:
     values = torch.cat([block.memory for block in model.blocks])
     assert values.numel() >= 9_216
     assert values.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+def test_a_random_class_token_starts_at_the_spread_of_memory() -> None:
+    torch.manual_seed(0)
+    model = regime("memory", class_token="random")(encoder(dim=256), num_classes=3)
+    assert model.class_token.std().item() == pytest.approx(0.02, rel=0.2)
 
 
 def test_each_part_has_its_rate_and_decay() -> None:

@@ -48,6 +48,8 @@ def test_sizes_are_drawn_and_tokens_dropped(data_module):
     module = data_module(*MEMORY, "augment=basic", "data.packing.drop.kind=beta", "data.packing.aspect=0.3")
     (packed, _), *_ = batches(module)
     grids = {tuple(grid) for grid in packed.grids[packed.owner >= 0].tolist()}
+    assert (packed.owner < 0).any()
+    assert packed.patches[packed.owner < 0].abs().max() == 0
     assert len(grids) > 5
     assert any(height != width for height, width in grids)
     for row, counts in enumerate(packed.lengths):
