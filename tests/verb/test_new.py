@@ -20,13 +20,12 @@ def somewhere(tmp_path: Path, monkeypatch) -> Path:
 
 
 def test_what_it_writes_passes_its_own_tests_and_trains(somewhere: Path) -> None:
-    kinds = [kind for kind in KINDS if kind != "model"]
-    for kind in kinds:
+    for kind in KINDS:
         assert main(["new", kind, f"new_{kind}"]) == 0
     written = sorted(str(path) for path in Path("mine").rglob("*") if path.is_file())
     assert written == sorted(
         name
-        for kind in kinds
+        for kind in KINDS
         for name in (f"mine/new_{kind}.py", f"mine/{kind}/new_{kind}.yaml", f"mine/test_new_{kind}.py")
     )
     assert pytest.main(["-q", "-p", "no:cacheprovider", "-W", "error", str(somewhere / "mine")]) == 0
