@@ -20,25 +20,6 @@ from vitexp.sweep.loop import Listed, run_all
 from vitexp.sweep.plan import Planned
 from vitexp.sweep.slots import Share, Slots, environment
 
-# Work of 50 ms for job 0, longer with the number; `hold` in the sweep's folder makes it last until it is stopped.
-SERVER = """
-import os, time
-from pathlib import Path
-from vitexp.sweep import job, server
-def work(job):
-    seed = int(job.record["swept"]["seed"])
-    with (job.path / "worked").open("a") as file:
-        file.write(f"{os.environ.get('OMP_NUM_THREADS')} {os.environ.get('CUDA_VISIBLE_DEVICES')}\\n")
-    time.sleep(0.05)
-    while (job.path.parent / "hold").exists():
-        time.sleep(0.01)
-    if (job.path.parent / f"crash{seed}").exists():
-        raise RuntimeError("a bug")
-    return {"test/top1": 0.1 * seed}
-job._work = work
-server.main([])
-"""
-
 
 def sweep_of(folder: Path, count: int) -> Sweep:
     sweep = find_sweep(folder / "outputs", "here")
@@ -55,7 +36,7 @@ def run(sweep: Sweep, *, slots: int = 2) -> None:
     left = [job for job in sweep.jobs if job.state not in FINISHED]
     screen = SweepScreen(title="", slots=slots, quiet=True)
     shares = [Share(1, str(slot)) for slot in range(slots)]
-    with Slots(shares, server=[sys.executable, "-c", SERVER]) as server:
+    with Slots(shares, preload=["tests.sweep.toy"]) as server:
         run_all(Listed(left), server, screen, list)
 
 

@@ -17,7 +17,7 @@ from vitexp.sweep.folder import FAILED, FINISHED, Job, Sweep, create_sweep, find
 from vitexp.sweep.launch import launch, launcher_of
 from vitexp.sweep.loop import Listed, Source, run_all
 from vitexp.sweep.plan import Words, grid, hash_of, settings_of, sort_words
-from vitexp.sweep.slots import Slots, check_slots, server_for, shares
+from vitexp.sweep.slots import Slots, check_slots, shares
 
 # A finished sweep of another verb is done again: what it measures may have changed meanwhile.
 _KEPT = ("train", "prune")
@@ -83,7 +83,7 @@ def run_here(folder: Sweep, source: Source, settings: DictConfig, *, count: int)
     trainer = settings.trainer
     parts = shares(settings.slots, jobs=count, devices=trainer.devices, strategy=trainer.strategy)
     screen = SweepScreen(title=f"sweep {folder.path.name}", slots=len(parts), quiet=settings.quiet)
-    with Slots(parts, server=server_for(folder.record["verb"])) as slots:
+    with Slots(parts, preload=[f"vitexp.verb.{folder.record['verb']}"]) as slots:
         run_all(source, slots, screen, lambda: [job for job in folder.jobs if job.is_over])
 
 
