@@ -12,7 +12,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import IO
 
@@ -60,7 +60,7 @@ def fetch(archive: Archive, root: Path, *, quiet: bool = False) -> Path:
                 raise DataError(f"{archive.url} holds no folder {archive.folder}; {_by_hand(archive, root)}")
             _move(unpacked / archive.folder, root / archive.folder)
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
-        reason = getattr(error, "reason", error)
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise DataError(
             f"{root / archive.folder} is absent and cannot be downloaded ({reason}); {_by_hand(archive, root)}"
         ) from error
@@ -130,7 +130,7 @@ def _download(archive: Archive, file: Path, *, quiet: bool) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     bar = Progress(*columns, disable=quiet)
     with open_url(archive.url) as response, file.open("wb") as target, bar as progress:
-        length = getattr(response, "length", None)
+        length = response.length if isinstance(response, HTTPResponse) else None
         task = progress.add_task(f"fetching {archive.url}", total=length)
         while block := response.read(_BLOCK):
             done += len(block)
