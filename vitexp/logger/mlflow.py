@@ -24,7 +24,7 @@ _QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
-_METRICS, _PARAMS = 1000, 100  # what one request may hold
+_METRICS, _PARAMS = 500, 100  # one request holds no more than 1000 and 100
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Mlflow:
         self.errors = (MlflowException, OSError)
         outputs = Path(str(session.config["outputs"])).resolve()
         server = settings["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
-        self._client: Any = MlflowClient(server or f"sqlite:///{outputs}/mlflow.db")
+        self._client = MlflowClient(server or f"sqlite:///{outputs}/mlflow.db")
         self._seconds, self._sent, self._rows = settings["flush_seconds"], time.monotonic(), list[Any]()
         known = session.ids.get(self.name)
         self.id: str = known or self._begin(settings["experiment"], session, None if server else f"{outputs}/mlflow")
@@ -73,7 +73,7 @@ class Mlflow:
 
         now = int(time.time() * 1000)
         self._rows += [Metric(_allowed(name), value, now, step) for name, value in metrics.items()]
-        if time.monotonic() - self._sent > self._seconds or len(self._rows) > _METRICS // 2:
+        if time.monotonic() - self._sent > self._seconds or len(self._rows) > _METRICS:
             self._send()
 
     def picture(self, name: str, path: Path, step: int) -> None:
@@ -88,8 +88,7 @@ class Mlflow:
 
     def _send(self) -> None:
         rows, self._rows, self._sent = self._rows, [], time.monotonic()
-        for first in range(0, len(rows), _METRICS):
-            self._client.log_batch(self.id, metrics=rows[first : first + _METRICS])
+        self._client.log_batch(self.id, metrics=rows)
 
 
 def start(settings: Mapping[str, Any], session: Session) -> Mlflow | None:

@@ -20,7 +20,7 @@ class TensorBoard:
 
     def __init__(self, folder: Path, *, flush_seconds: float, purge_step: int | None) -> None:
         """`purge_step`: rows from this step on, of an earlier session, are hidden."""
-        self._writer: Any = SummaryWriter(folder, purge_step=purge_step, flush_secs=flush_seconds)
+        self._writer = SummaryWriter(folder, purge_step=purge_step, flush_secs=flush_seconds)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Add the values."""

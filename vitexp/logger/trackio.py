@@ -25,9 +25,9 @@ class Trackio:
 
         known = session.ids.get(self.name)
         self.id = known or "/".join(filter(None, (session.group, session.run_name)))
-        self._trackio: Any = trackio
+        self._trackio = trackio
         with redirect_stdout(io.StringIO()):
-            self._run: Any = trackio.init(
+            self._run = trackio.init(
                 project=settings["project"],
                 name=self.id,
                 group=session.group,

@@ -60,7 +60,7 @@ class Job:
         """Read job.json again: the job writes it while it works."""
         self.record = read_state(self.path / STATE)
 
-    def update(self, **fields: Any) -> None:
+    def update(self, **fields: object) -> None:
         """Change fields of job.json, atomically."""
         self.record.update(fields)
         write_json(self.path / STATE, self.record)
@@ -118,12 +118,12 @@ class Sweep:
         """Let go of it."""
         self._lock.release()
 
-    def update(self, **fields: Any) -> None:
+    def update(self, **fields: object) -> None:
         """Change fields of sweep.json, atomically."""
         self.record.update(fields)
         write_json(self.path / SETTINGS, self.record)
 
-    def add(self, planned: Planned, **more: Any) -> Job:
+    def add(self, planned: Planned, **more: object) -> Job:
         """Freeze a job into a folder of its own; `more` goes into its job.json."""
         number = self.jobs[-1].number + 1 if self.jobs else 0
         job = Job(self.path / f"{number}-{folder_name(planned.swept)}")

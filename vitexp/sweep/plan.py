@@ -32,7 +32,7 @@ class Words:
     """The words of a sweep's command by their purpose.
 
     `fixed` hold for every job, `swept` list values, `how` are about the sweep itself (slots=, sweeper=, ...), `hydra`
-    are for Hydra's launcher.
+    are for the launcher.
     """
 
     fixed: tuple[str, ...]
@@ -142,7 +142,7 @@ def digest(cfg: DictConfig) -> str:
     return hash_of(content)
 
 
-def hash_of(content: Any) -> str:
+def hash_of(content: object) -> str:
     """16 hexadecimal digits that change with the content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import Sweep as SweepSyntax
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.errors import ConfigError
@@ -74,7 +75,7 @@ class Space:
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         value: Any = override.value()
-        log = "log" in getattr(value, "tags", ())
+        log = isinstance(value, SweepSyntax) and "log" in value.tags
         try:
             if isinstance(value, IntervalSweep):
                 assert value.start is not None

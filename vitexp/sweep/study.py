@@ -10,7 +10,6 @@ import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from time import monotonic
-from typing import Any
 
 import optuna
 from omegaconf import DictConfig
@@ -173,14 +172,14 @@ class Study:
         return any(trial.user_attrs.get("job") == job.number for trial in self._study.trials)
 
 
-def _sampler(settings: DictConfig, number: int) -> Any:
+def _sampler(settings: DictConfig, number: int) -> optuna.samplers.BaseSampler:
     digits = hashlib.sha256(f"{settings.seed}/{number}".encode()).hexdigest()[:8]
     if settings.sampler == "tpe":
         return optuna.samplers.TPESampler(seed=int(digits, 16), n_startup_trials=settings.startup)
     return optuna.samplers.RandomSampler(seed=int(digits, 16))
 
 
-def _pruner(settings: DictConfig) -> Any:
+def _pruner(settings: DictConfig) -> optuna.pruners.BasePruner:
     if settings.pruner == "median":
         return optuna.pruners.MedianPruner(
             n_startup_trials=settings.prune_after_trials, n_warmup_steps=settings.prune_after_epochs
