@@ -1,4 +1,4 @@
-"""Hydra's launchers take frozen jobs: which ones are known, and that a killed job costs the launcher nothing."""
+"""Submitit takes frozen jobs: which launchers are known, and that a killed job costs the launcher nothing."""
 
 import os
 import signal
@@ -26,13 +26,17 @@ def _signals() -> Iterator[None]:
 def test_the_slots_of_this_machine_are_the_default() -> None:
     assert launcher_of([]) is None
     assert launcher_of(["hydra/launcher=basic"]) is None
-    assert launcher_of(["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu"]) == "submitit_slurm"
+    launcher = launcher_of(["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra.launcher.mem_gb=4"])
+    assert launcher is not None
+    assert launcher.name == "submitit_slurm"
+    assert {"partition": "gpu", "mem_gb": 4, "timeout_min": 60, "qos": None}.items() <= launcher.values.items()
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["hydra/launcher=ray"], "submitit_slurm"),
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], "slots=4"),
         (["hydra/launcher=submitit_slurm", "hydra.launcher.partitoin=gpu"], "did you mean partition"),
         (["hydra/launcher=submitit_local", "hydra.launcher.partition=gpu"], "timeout_min"),
         (["hydra.launcher.partition=gpu"], "hydra/launcher=submitit_slurm"),
@@ -62,7 +66,7 @@ def test_a_sampler_that_is_not_installed_says_how_to_get_it(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["sweeper=optuna", "lr=interval(0.1,1)", "hydra/launcher=joblib"], "slots="),
+        (["sweeper=optuna", "lr=interval(0.1,1)", "hydra/launcher=submitit_local"], "slots="),
         (["seed=0,1", "slots=0"], "slots=4"),
         (["seed=0,1", "only=broken"], "only=failed"),
         (["seed=0,1", "only=failed"], "no sweep of these jobs"),
@@ -78,11 +82,10 @@ def test_what_cannot_be_is_said_before_anything_is_written(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["submitit_local", "joblib"])
-def test_a_launcher_runs_the_jobs_and_the_same_command_what_is_left(launcher: str, tmp_path: Path) -> None:
-    pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
-    more = ("hydra.launcher.n_jobs=2",) if launcher == "joblib" else ("hydra.launcher.timeout_min=9",)
-    words = (*TOY, "epochs=40", "trainer.checkpoint_seconds=0", "seed=0,1", f"hydra/launcher={launcher}", *more)
+def test_a_launcher_runs_the_jobs_and_the_same_command_what_is_left(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    more = ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=9")
+    words = (*TOY, "epochs=40", "trainer.checkpoint_seconds=0", "seed=0,1", *more)
     process = start(tmp_path, *words)
     until(lambda: len(jobs(tmp_path)) == 2 and (jobs(tmp_path)[0]["path"] / "checkpoints" / "last.ckpt").exists())
     os.kill(jobs(tmp_path)[0]["pid"], signal.SIGKILL)
@@ -99,7 +102,7 @@ def test_a_launcher_runs_the_jobs_and_the_same_command_what_is_left(launcher: st
 @pytest.mark.slow
 def test_a_job_whose_time_is_almost_over_is_saved_and_started_again(tmp_path: Path) -> None:
     """The notice that submitit gets from SLURM; nothing but it has a checkpoint written here."""
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    pytest.importorskip("submitit")
     more = ("trainer.log_every=1", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=9")
     process = start(tmp_path, *TOY, "epochs=60", "seed=0,1", *more)
     rows = [tmp_path / "none"]
@@ -121,3 +124,15 @@ def test_a_job_whose_time_is_almost_over_is_saved_and_started_again(tmp_path: Pa
         assert "Traceback" not in text
         assert "at step 0 " not in text.split("resuming")[1]
         assert [int(row.split(",", 1)[0]) for row in file.read_text().splitlines()[1:]] == list(range(1, 361))
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_the_jobs_of_a_launcher_here(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    words = (*TOY, "epochs=200", "trainer.checkpoint_seconds=0", "seed=0,1", "hydra/launcher=submitit_local")
+    process = start(tmp_path, *words)
+    until(lambda: len(jobs(tmp_path)) == 2 and all((job["path"] / "metrics.csv").exists() for job in jobs(tmp_path)))
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert [job["state"] for job in jobs(tmp_path)] == ["interrupted"] * 2, output

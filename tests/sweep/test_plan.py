@@ -12,12 +12,12 @@ def planned(*words: str) -> list:
 
 def test_words_are_told_apart_by_purpose() -> None:
     words = sort_words(
-        ["data=fake", "lr=1e-3,2e-3", "slots=2", "sweeper.trials=3", "hydra/launcher=joblib", "new=true"]
+        ["data=fake", "lr=1e-3,2e-3", "slots=2", "sweeper.trials=3", "hydra/launcher=submitit_local", "new=true"]
     )
     assert words.fixed == ("data=fake",)
     assert [override.key_or_group for override in words.swept] == ["optimizer.lr"]
     assert words.how == ("slots=2", "sweeper.trials=3", "new=true")
-    assert words.hydra == ("hydra/launcher=joblib",)
+    assert words.hydra == ("hydra/launcher=submitit_local",)
 
 
 def test_a_sweep_sweeps() -> None:

@@ -103,7 +103,7 @@ def test_two_devices_of_a_job_make_one_run(tasks: str, tmp_path: Path) -> None:
 
 
 def test_a_job_of_a_sweep_is_saved_before_submitit_queues_it_again(tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    pytest.importorskip("submitit")
     more = ("hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=10", "hydra.launcher.max_num_timeout=3")
     process = start(tmp_path, *WORDS, "seed=3,4", *more)
     until(lambda: len(jobs(tmp_path)) == 2 and all(rows(job["path"]) > 20 for job in jobs(tmp_path)))

@@ -41,7 +41,9 @@ def sweep(verb: str, typed: Sequence[str], argv: Sequence[str], config_dirs: Seq
         if verb not in _KEPT:
             raise ConfigError(f"sweeper=optuna searches for what trains best, and {verb} does not train; drop sweeper=")
         if launcher is not None:
-            raise ConfigError(f"sweeper=optuna runs its jobs here, not by {launcher}; drop hydra/launcher=, use slots=")
+            raise ConfigError(
+                f"sweeper=optuna runs its jobs here, not by {launcher.name}; drop hydra/launcher=, use slots="
+            )
         with requeued(settings.requeue):
             return _study(verb, words, settings, argv, config_dirs)
     jobs = grid(words, config_dirs)
@@ -51,7 +53,7 @@ def sweep(verb: str, typed: Sequence[str], argv: Sequence[str], config_dirs: Seq
         left = _left(folder.jobs, settings)
         with requeued(settings.requeue):
             if launcher is not None:
-                launch(folder, left, words.hydra, quiet=settings.quiet)
+                launch(folder, left, launcher, quiet=settings.quiet)
             else:
                 run_here(folder, Listed(left), settings, count=len(left))
         return conclude(folder, quiet=settings.quiet)

@@ -1,6 +1,6 @@
 """One frozen job in a process of its own: run it, continue it, or find it finished; its job.json says how it ended.
 
-`python -m vitexp.sweep.job FOLDER` runs one alone: what Hydra's launchers start on other machines, and what Lightning
+`python -m vitexp.sweep.job FOLDER` runs one alone: what submitit starts on other machines, and what Lightning
 repeats for each device of a distributed job.
 """
 

@@ -30,7 +30,8 @@ from vitexp.sweep.job import run_job
 
 # What a job needs at the least: `slots=auto` starts no more than fit into the memory that is free.
 _JOB_BYTES = 2 * 2**30
-_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+_FORKS = sys.platform == "linux"
+_CONTEXT = multiprocessing.get_context("forkserver") if _FORKS else multiprocessing.get_context("spawn")
 _LOST = 255  # multiprocessing's exit code of a process whose server is gone
 
 
@@ -54,12 +55,12 @@ def shares(slots: object, *, jobs: int, devices: object, strategy: str) -> list[
     Raises:
         ConfigError: `slots=` is neither.
     """
-    check_slots(slots)
+    count = check_slots(slots)
     cores, cards = usable_cores(), visible_devices()
     alone = strategy != "auto" or devices not in ("auto", 1)
-    if slots == "auto":
-        slots = 1 if alone else len(cards) or max(1, min(cores, free_memory() // _JOB_BYTES))
-    count = max(1, min(slots, jobs))
+    if count is None:
+        count = 1 if alone else len(cards) or max(1, min(cores, free_memory() // _JOB_BYTES))
+    count = max(1, min(count, jobs))
     if count == 1:
         return [Share(None, None if alone or len(cards) < 2 else cards[0])]
     # One core each at the least; the environment's own limit holds for every job.
@@ -67,10 +68,13 @@ def shares(slots: object, *, jobs: int, devices: object, strategy: str) -> list[
     return [Share(threads, None if alone or not cards else cards[index % len(cards)]) for index in range(count)]
 
 
-def check_slots(slots: object) -> None:
-    """Raise ConfigError unless `slots=` is auto or a number from 1."""
-    if slots != "auto" and (not isinstance(slots, int) or isinstance(slots, bool) or slots < 1):
+def check_slots(slots: object) -> int | None:
+    """The number that `slots=` gives; None for auto. Raises ConfigError if it is neither."""
+    if slots == "auto":
+        return None
+    if not isinstance(slots, int) or isinstance(slots, bool) or slots < 1:
         raise ConfigError(f"slots={slots} is not known; use auto or the number of jobs side by side, as in slots=4")
+    return slots
 
 
 def visible_devices() -> list[str]:
@@ -88,10 +92,9 @@ class Slots:
     def __init__(self, shares: Sequence[Share], *, preload: Sequence[str]) -> None:
         """Start the server, which imports the modules `preload` before its first job."""
         self._shares = shares
-        self._context = multiprocessing.get_context(_METHOD)
         self._processes: dict[int, BaseProcess] = {}
         self.running: dict[int, Job] = {}
-        if _METHOD == "forkserver":
+        if _FORKS:
             _start_server(preload)
 
     def __enter__(self) -> Self:
@@ -114,7 +117,7 @@ class Slots:
     def start(self, job: Job) -> None:
         """Run a job in a free slot."""
         slot = next(index for index in range(len(self._shares)) if index not in self.running)
-        process = self._context.Process(target=_become, args=(job.path.resolve(), self._shares[slot]))
+        process = _CONTEXT.Process(target=_become, args=(job.path.resolve(), self._shares[slot]))
         process.start()
         self.running[slot], self._processes[slot] = job, process
 
@@ -159,7 +162,7 @@ def _start_server(preload: Sequence[str]) -> None:
 
 def _become(folder: Path, share: Share) -> None:
     """Make this process that of a job: its own session, output, devices, threads; it ends with the server."""
-    if _METHOD == "forkserver":
+    if _FORKS:
         os.setsid()
         end_with_parent()
     sweep = multiprocessing.parent_process()
