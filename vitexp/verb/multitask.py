@@ -1,12 +1,10 @@
 """`evaluate` and `predict` for a run of several tasks (`vitexp concat`): all of them, in one model."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
 from vitexp import build
 from vitexp.callback.progress import Progress
@@ -21,10 +19,10 @@ from vitexp.report.table import predictions_table, value_table
 from vitexp.run.adapters import CONCAT
 from vitexp.run.folder import Run, find
 from vitexp.run.reopen import reopen, rules_of
+from vitexp.verb.predictions import ranked, write_predictions
 
 # What may differ from how the tasks were trained, when all are evaluated.
 ALLOWED = ("trainer.", "precision", "compile", "fuse", "checkpoint")
-TOP = 5
 
 
 def joined_run(command: Command) -> Run | None:
@@ -68,9 +66,9 @@ def predict_joined(command: Command, run: Run, paths: list[Path], *, allowed: tu
         with torch.inference_mode():
             answers = model.answers(torch.stack([data.read_image(path) for path in part]), base=own is not None)
         for name in classes:
-            rows[name] += _label(answers[name], part, classes[name])
+            rows[name] += ranked(answers[name].float().softmax(1), part, classes[name])
     file = run.path / "predictions.csv"
-    _write(rows, file)
+    write_predictions(file, {name or "base": found for name, found in rows.items()})
     for name, found in rows.items():
         show(predictions_table(found, title=name or "base"), quiet=cfg.quiet)
     return {"images": len(paths)}
@@ -102,24 +100,3 @@ def _test(cfg: DictConfig, adapter: Adapter, model: Any, run: Run) -> tuple[dict
     trainer = build.build_trainer(own, folder=run.path, callbacks=[Progress(quiet=cfg.quiet)])
     trainer.test(task, datamodule=data, verbose=False)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}, data.test_size
-
-
-def _label(logits: Tensor, paths: list[Path], classes: list[str]) -> list[dict[str, Any]]:
-    confidence, labels = logits.float().softmax(1).topk(min(TOP, len(classes)))
-    return [
-        {"image": str(path), "classes": [classes[i] for i in row], "probabilities": values}
-        for path, row, values in zip(paths, labels.tolist(), confidence.tolist(), strict=True)
-    ]
-
-
-def _write(rows: dict[str, list[dict[str, Any]]], file: Path) -> None:
-    """One line for each image and task: the task's five most likely classes."""
-    pairs = [f"{what}{rank}" for rank in range(1, TOP + 1) for what in ("class", "probability")]
-    with file.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["image", "task", *pairs])
-        for name, found in rows.items():
-            for row in found:
-                best = zip(row["classes"], row["probabilities"], strict=True)
-                cells = [item for label, value in best for item in (label, f"{value:.6f}")]
-                writer.writerow([row["image"], name or "base", *cells])

@@ -3,7 +3,6 @@
 A detector gives boxes instead: see `predict_boxes`.
 """
 
-import csv
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from vitexp.report.table import predictions_table
 from vitexp.verb.evaluate import open_for
 from vitexp.verb.multitask import joined_run, predict_joined
 from vitexp.verb.predict_boxes import predict_boxes
+from vitexp.verb.predictions import ranked, write_predictions
 
 ALLOWED = (
     "image",
@@ -32,7 +32,6 @@ ALLOWED = (
     "trainer.",
     "checkpoint",
 )
-TOP = 5
 
 
 def predict(command: Command) -> dict[str, Any]:
@@ -67,11 +66,13 @@ def predict(command: Command) -> dict[str, Any]:
         return {"detections": predict_boxes(task, data, paths, classes, folder, quiet=cfg.quiet)}
     found: dict[int, dict[str, Any]] = {}
     for which, images in data.batches_of_files(paths):
-        labelled = _label(task, images, [paths[index] for index in which], classes)
+        with torch.inference_mode():
+            probabilities = task.predict_step(images, 0).float()
+        labelled = ranked(probabilities, [paths[index] for index in which], classes)
         found |= dict(zip(which, labelled, strict=True))
     rows = [found[index] for index in range(len(paths))]
     file = folder / "predictions.csv"
-    _write(rows, file)
+    write_predictions(file, {None: rows})
     show(predictions_table(rows, file), quiet=cfg.quiet)
     return {"images": len(paths)}
 
@@ -92,24 +93,3 @@ def image_paths(pattern: str) -> list[Path]:
     if not candidates:
         raise DataError(f"image={pattern} matches no image file; give a file, a folder or a quoted glob")
     return sorted(candidates)
-
-
-def _label(task: Any, images: Any, paths: list[Path], classes: list[str]) -> list[dict[str, Any]]:
-    with torch.inference_mode():
-        probabilities = task.predict_step(images, 0).float()
-    confidence, labels = probabilities.topk(min(TOP, len(classes)))
-    return [
-        {"image": str(path), "classes": [classes[i] for i in row], "probabilities": values}
-        for path, row, values in zip(paths, labels.tolist(), confidence.tolist(), strict=True)
-    ]
-
-
-def _write(rows: list[dict[str, Any]], file: Path) -> None:
-    top = len(rows[0]["classes"])
-    header = ["image", *(f"{what}{rank}" for rank in range(1, top + 1) for what in ("class", "probability"))]
-    with file.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(header)
-        for row in rows:
-            pairs = zip(row["classes"], row["probabilities"], strict=True)
-            writer.writerow([row["image"], *(item for name, value in pairs for item in (name, f"{value:.6f}"))])

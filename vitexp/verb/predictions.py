@@ -1,0 +1,35 @@
+"""The most likely classes of images: as rows, and the rows as `predictions.csv`."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+TOP = 5
+
+
+def ranked(probabilities: Tensor, paths: Sequence[Path], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each image: its path, and the most likely classes with their probabilities (B, K), best first."""
+    confidence, labels = probabilities.topk(min(TOP, len(classes)))
+    return [
+        {"image": str(path), "classes": [classes[i] for i in row], "probabilities": values}
+        for path, row, values in zip(paths, labels.tolist(), confidence.tolist(), strict=True)
+    ]
+
+
+def write_predictions(file: Path, rows: Mapping[str | None, Sequence[Mapping[str, Any]]]) -> None:
+    """Write a line for each row; `rows` are by the name of their task, None where there is but one."""
+    top = max(len(row["classes"]) for found in rows.values() for row in found)
+    named = [] if None in rows else ["task"]
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(
+            ["image", *named, *(f"{what}{n}" for n in range(1, top + 1) for what in ("class", "probability"))]
+        )
+        for task, found in rows.items():
+            for row in found:
+                best = zip(row["classes"], row["probabilities"], strict=True)
+                cells = [item for label, value in best for item in (label, f"{value:.6f}")]
+                writer.writerow([row["image"], *([] if task is None else [task]), *cells])
