@@ -51,6 +51,8 @@ def test_rows_and_picture_have_every_head(monkeypatch, tmp_path: Path) -> None:
     drawn: list = []
     monkeypatch.setattr(plot_depth, "panels", lambda panels, out, **words: drawn.extend([*panels, words]))
     analysis, measured = HeadSimilarity(), {"softmax": {0: torch.tensor([0.25, 0.5]), 2: torch.tensor([1.0, 0.0])}}
+    third = {"softmax": measured["softmax"] | {3: torch.tensor([0.75, 1.0])}}
+    assert analysis.summary(third)["softmax/last"] == 0.875
     assert analysis.rows(measured) == [
         {"kind": "softmax", "block": 0, "head": 0, "cosine": 0.25},
         {"kind": "softmax", "block": 0, "head": 1, "cosine": 0.5},

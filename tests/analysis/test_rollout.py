@@ -1,13 +1,14 @@
 """Rollout is its recurrence, and what has no rollout says so."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.analysis.subjects import subject
 from tests.tiny import tiny_vit
-from vitexp.analysis.rollout import Rollout, half_share, require_grid, roll_out
+from vitexp.analysis.rollout import Rollout, half_share, read, require_grid, roll_out
 from vitexp.errors import ConfigError
 from vitexp.report import plot_overlays
 
@@ -30,6 +31,17 @@ def test_rows_stay_distributions() -> None:
 def test_half_share() -> None:
     assert half_share(torch.ones(8)).item() == 0.5
     assert half_share(torch.tensor([0.0, 9.0, 1.0, 0.0])).item() == 0.25
+
+
+def test_what_is_read_is_the_class_tokens_row_or_the_mean() -> None:
+    weights = torch.rand(2, 7, 7)
+    model = SimpleNamespace(grid=(2, 3), num_prefix=1)
+    assert torch.equal(read(model, weights), weights[:, 0, 1:].view(2, 2, 3))
+    weights = weights[:, 1:, 1:]
+    torch.testing.assert_close(read(SimpleNamespace(grid=(2, 3)), weights), weights.mean(1).view(2, 2, 3))
+    require_grid(model, torch.rand(1, 2, 7, 7))
+    with pytest.raises(ConfigError, match="whole image"):
+        require_grid(model, torch.rand(1, 2, 10, 10))
 
 
 @pytest.mark.parametrize("pool", ["token", "mean"])

@@ -100,6 +100,25 @@ def test_a_full_disk_is_a_resource_error_that_keeps_the_old_file(tmp_path: Path,
     assert newest(tmp_path)[1]["step"] == 1
 
 
+def test_what_is_saved_again_is_recent_again(tmp_path: Path) -> None:
+    """The manifest knows the last twelve files; one of the same content counts from its last save on."""
+    for step in (*range(1, 13), 1, 13):
+        save(tmp_path, step)
+    assert value(tmp_path / PREVIOUS) == 1
+    assert len(manifest(tmp_path)) == 12
+
+
+def test_room_for_the_file_and_a_fifth_is_enough(tmp_path: Path, monkeypatch) -> None:
+    save(tmp_path, 1)
+    room = int(1.2 * (tmp_path / LAST).stat().st_size)
+    monkeypatch.setattr(safe_io.shutil, "disk_usage", lambda path: type("Usage", (), {"free": room}))
+    save(tmp_path, 2)
+    assert newest(tmp_path)[1]["step"] == 2
+    room -= 1
+    with pytest.raises(ResourceError, match="free"):
+        save(tmp_path, 3)
+
+
 def test_best_stays_readable_after_many_saves(tmp_path: Path) -> None:
     save(tmp_path, 1, BEST)
     for step in range(2, 30):
