@@ -13,7 +13,7 @@ from tests.tiny import tiny_vit
 from vitexp.analysis.transfer import Transfer, trained_windows
 from vitexp.config.compose import compose
 from vitexp.errors import ConfigError
-from vitexp.run.measure import _changed
+from vitexp.verb.measure import _changed
 
 
 def build(sizes: list[int], windows: list[int], finetune_epochs: int = 0) -> Transfer:

@@ -15,7 +15,7 @@ from vitexp.cli import main
 from vitexp.config.compose import conf_dir
 from vitexp.config.targets import TARGETS, is_known, targets
 from vitexp.errors import CheckpointError, ConfigError
-from vitexp.run.adapters import rules_of
+from vitexp.run.reopen import rules_of
 
 SMALL = ["data=fake", "size=8", "data.sizes=[16,8,8]", "bs=8", "epochs=1", "logger=none", "quiet=true"]
 HOSTILE = [
