@@ -16,6 +16,7 @@ class Grid(nn.Module):
     def __init__(self, grid: tuple[int, int], num_prefix: int) -> None:
         super().__init__()
         self.grid, self.num_prefix = grid, num_prefix
+        self.embed = self.pool = lambda x: x  # a model of tokens, as SupportsTokens asks
 
 
 def distance(weights: Tensor, grid: tuple[int, int], *, prefix: int = 0, size: int = 224, renormalise: bool = False):

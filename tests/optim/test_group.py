@@ -88,7 +88,8 @@ def test_the_backbone_has_its_own_rate_and_what_is_frozen_none() -> None:
 
 def test_a_regime_may_say_the_rate_and_the_decay_of_a_parameter() -> None:
     model = Toy()
-    model.rates = {"stem.weight": (3.0, 0.5), "class_token": (2.0, None), "blocks.0.1.weight": (4.0, None)}
+    rates = {"stem.weight": (3.0, 0.5), "class_token": (2.0, None), "blocks.0.1.weight": (4.0, None)}
+    vars(model).update(rates=rates, fingerprint="", plain_names=frozenset(), earlier=())
     named = by_name(parameter_groups(model, lr=0.5, weight_decay=0.1, layer_decay=0.5))
     assert named["stem.weight"] == (1.5, 0.5)
     assert named["class_token"] == (1.0, 0.0)

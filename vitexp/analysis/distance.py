@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vitexp.analysis.base import Analysis, Row, Subject
-from vitexp.analysis.maps import look
+from vitexp.analysis.maps import grid_of, look
 from vitexp.errors import ConfigError
 from vitexp.model.mobilevit import MobileBlock
 
@@ -91,7 +91,7 @@ class Cells:
 
     def __init__(self, model: nn.Module, weights: Tensor, image: tuple[int, int]) -> None:
         windows, _, queries, _ = weights.shape
-        grid, self.prefix = getattr(model, "grid", None), int(getattr(model, "num_prefix", 0))
+        grid, self.prefix = grid_of(model)
         side = math.isqrt(queries)
         if windows == 1 and grid is not None and queries == self.prefix + grid[0] * grid[1]:
             self.grid, self.height, self.width = grid, image[0] / grid[0], image[1] / grid[1]

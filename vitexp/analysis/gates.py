@@ -89,7 +89,7 @@ def _gated_attend(layer: DenseAttention, qk: Tensor, k_gate: Tensor, v_gate: Ten
 
 
 def _counted_input(costs: dict[Unit, int], name: str) -> Callable[[Any, Any], None]:
-    def count(module: Any, inputs: Any) -> None:
+    def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x: Tensor = inputs[0]
         costs[name, "hidden"] = 2 * x.numel()  # each hidden channel reads every value of x and writes as many
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vitexp.attention.base import DenseAttention
-from vitexp.contract import SEE, SupportsMaps
+from vitexp.contract import SEE, HasGrid, SupportsMaps, SupportsTokens
 from vitexp.errors import ConfigError
 
 # (number of the attention call in this forward, maps by name, each (B, H, N, N + M)); Swin: B is images x windows.
@@ -37,6 +37,12 @@ def attentions(model: nn.Module) -> dict[str, nn.Module]:
             f" (SupportsMaps: {SEE})"
         )
     return found
+
+
+def grid_of(model: nn.Module) -> tuple[tuple[int, int] | None, int]:
+    """(rows, columns) of a model's tokens, None where it does not say, and how many stand before those of the grid."""
+    grid = model.grid if isinstance(model, HasGrid) else None
+    return grid, model.num_prefix if isinstance(model, SupportsTokens) else 0
 
 
 def blocks(model: nn.Module) -> dict[str, nn.Module]:
@@ -127,7 +133,7 @@ def _shown_attend(module: DenseAttention, consume: OnMaps, calls: Iterator[int])
 def _shown_input(consume: OnMaps, calls: Iterator[int]) -> Callable[[Any, Any], None]:
     """Maps of an attention that is no DenseAttention: its `maps` takes its input and gives one, or several by name."""
 
-    def shown(module: Any, inputs: Any) -> None:
+    def shown(module: SupportsMaps, inputs: tuple[Tensor, ...]) -> None:
         maps = module.maps(inputs[0])
         consume(next(calls), maps if isinstance(maps, dict) else {"softmax": maps})
 
@@ -139,7 +145,7 @@ def _shown_outputs(model: nn.Module, consume: OnOutput) -> Iterator[None]:
     with ExitStack() as stack:
         for index, block in enumerate(blocks(model).values()):
 
-            def hook(module: nn.Module, inputs: Any, output: Tensor, index: int = index) -> None:
+            def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, index: int = index) -> None:
                 consume(index, as_tokens(module, output))
 
             stack.callback(block.register_forward_hook(hook).remove)

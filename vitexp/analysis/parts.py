@@ -32,10 +32,10 @@ def passing(model: nn.Module, enter: Callable[[str], None], leave: Callable[[str
     only its bias or mask needs counts as the rest.
     """
 
-    def before(module: nn.Module, inputs: Any) -> None:
+    def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         enter(str(part_of(module)))
 
-    def after(module: nn.Module, inputs: Any, output: Any) -> None:
+    def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         part = str(part_of(module))
         leave(part)
         ends = (output, inputs[0] if inputs else None)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vitexp.analysis.base import Analysis, Row, Subject
-from vitexp.analysis.maps import attentions, look
+from vitexp.analysis.maps import attentions, grid_of, look
 from vitexp.errors import ConfigError
 
 
@@ -105,7 +105,8 @@ def roll_out(maps: list[Tensor]) -> Tensor:
 
 def read(model: nn.Module, weights: Tensor) -> Tensor:
     """(H, N, N) to (H, h, w): what the class token reads of the cells, or the mean token where there is none."""
-    prefix, grid = int(getattr(model, "num_prefix", 0)), model.grid
+    grid, prefix = grid_of(model)
+    assert grid is not None, "a model without a grid is refused before"
     row = weights[:, 0] if prefix else weights.mean(1)  # (H, N)
     return row[:, prefix:].unflatten(1, grid).cpu()
 
@@ -119,7 +120,7 @@ def half_share(weights: Tensor) -> Tensor:
 
 def require_grid(model: nn.Module, weights: Tensor) -> None:
     """Raise ConfigError unless the map is over all tokens of one grid."""
-    grid, prefix = getattr(model, "grid", None), int(getattr(model, "num_prefix", 0))
+    grid, prefix = grid_of(model)
     if grid is None or weights.shape[-2:] != (prefix + grid[0] * grid[1],) * 2:
         raise ConfigError(
             f"analysis=rollout multiplies maps over the whole image and {type(model).__name__} has maps of"

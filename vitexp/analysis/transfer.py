@@ -114,8 +114,10 @@ class Transfer(Analysis):
 
 def trained_windows(model: nn.Module) -> list[int] | None:
     """Side of the windows of each stage as they are, clamped to the stage's map; None for a model without windows."""
-    stages = getattr(model, "stages", ())
-    windows = [getattr(stage.blocks[0], "windows", None) for stage in stages if hasattr(stage, "blocks")]
+    parts = dict(model.named_children())
+    stages = parts["stages"].children() if "stages" in parts else ()
+    blocks = [held["blocks"] for stage in stages if "blocks" in (held := dict(stage.named_children()))]
+    windows = [getattr(next(each.children()), "windows", None) for each in blocks]
     sides = [int(cut.window[0]) for cut in windows if cut is not None]
     return sides if len(sides) == len(windows) > 0 else None
 

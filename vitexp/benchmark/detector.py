@@ -105,7 +105,7 @@ def hugging_face(model: Any) -> Any:
         decoder_attention_heads=heads,
         encoder_ffn_dim=model.encoder[0].mlp.fc1.out_features,
         decoder_ffn_dim=model.decoder[0].mlp.fc1.out_features,
-        position_embedding_type="learned" if hasattr(model.position, "rows") else "sine",
+        position_embedding_type="learned" if "rows" in dict(model.position.named_parameters()) else "sine",
         dropout=0.0,
         auxiliary_loss=True,
     )

@@ -101,7 +101,7 @@ def native(command: Command) -> DictConfig:
 def awake(model: nn.Module) -> nn.Module:
     """Norms that do something: statistics off 0 and 1, gains that start at zero set to one; so all layers count."""
     for module in model.modules():
-        gain = getattr(module, "weight", None)
+        gain = dict(module.named_parameters(recurse=False)).get("weight")
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
             assert module.running_mean is not None
             assert module.running_var is not None

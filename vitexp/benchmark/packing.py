@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -106,7 +107,7 @@ def _tokens(images: PackedImages | Tensor, model: Any) -> tuple[int, float]:
     return len(images) * model.grid[0] * model.grid[1], 0.0
 
 
-def _runs(cfg: Any, model: Any, kernel: str, images: PackedImages) -> bool:
+def _runs(cfg: DictConfig, model: Any, kernel: str, images: PackedImages) -> bool:
     """Whether a kernel works here, in training."""
     try:
         _logits(cfg, model, kernel, images)
@@ -115,7 +116,7 @@ def _runs(cfg: Any, model: Any, kernel: str, images: PackedImages) -> bool:
     return True
 
 
-def _logits(cfg: Any, model: Any, kernel: str, images: Any) -> Tensor:
+def _logits(cfg: DictConfig, model: Any, kernel: str, images: Any) -> Tensor:
     model.kernel = kernel
     with autocast(cfg):
         logits: Tensor = model(images)
@@ -123,7 +124,7 @@ def _logits(cfg: Any, model: Any, kernel: str, images: Any) -> Tensor:
 
 
 @torch.no_grad()
-def _compare(cfg: Any, model: nn.Module, forms: dict[str, tuple[str, Any]]) -> None:
+def _compare(cfg: DictConfig, model: nn.Module, forms: dict[str, tuple[str, Any]]) -> None:
     expected = _logits(cfg, model.eval(), *forms[_SHORT]).float()
     for name, (kernel, images) in forms.items():
         if isinstance(images, PackedImages):
@@ -132,5 +133,5 @@ def _compare(cfg: Any, model: nn.Module, forms: dict[str, tuple[str, Any]]) -> N
                 raise ConfigError(f"{name} gives other logits than {_SHORT}, off by {off:.2g}; use model.kernel=mask")
 
 
-def _loss(cfg: Any, model: nn.Module, kernel: str, images: Any, labels: Tensor) -> Tensor:
+def _loss(cfg: DictConfig, model: nn.Module, kernel: str, images: Any, labels: Tensor) -> Tensor:
     return F.cross_entropy(_logits(cfg, model, kernel, images), labels)

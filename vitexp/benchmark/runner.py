@@ -12,7 +12,6 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -70,13 +69,13 @@ class Clock(Callback):
         self._ended: float | None = None
         self._paused = self._pause = 0.0
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         """The batch is there."""
         if self._ended is not None:
             self.waiting += perf_counter() - self._ended - self._pause
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """A step more, with all that came before it."""
         now = perf_counter()

@@ -40,7 +40,7 @@ class Average(Callback):
             self._restored = None
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Average once a step, not once a micro-batch."""
         if trainer.global_step > self._updates and self.average is not None:

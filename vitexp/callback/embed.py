@@ -4,6 +4,7 @@ Only where nothing random stands before it: no augmentation, and the frozen part
 of training on images, up to the rounding of sums in other batches, and a step costs what its trained part costs.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class Embed(Callback):
             waiting -= count
 
 
-def embed(model: Any, batches: Any, *, count: int, room_for: int) -> tuple[Tensor, Tensor]:
+def embed(model: Any, batches: Iterable[tuple[Tensor, Tensor]], *, count: int, room_for: int) -> tuple[Tensor, Tensor]:
     """Features (count, F) of the images of `batches` by the frozen part of `model`, in eval mode, and the labels.
 
     Args:

@@ -22,7 +22,7 @@ class Finite(Callback):
         self._first_bad: Tensor | None = None
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: object, batch_idx: int
     ) -> None:
         """Note the step if its loss or gradient is not finite."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs

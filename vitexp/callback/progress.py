@@ -59,12 +59,12 @@ class Progress(Callback):
         self._print_epoch(trainer, pl_module)
         self._start_epoch(perf_counter())
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         """The wait is over."""
         self._meter.start_step(perf_counter())
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Any, batch_idx: int
     ) -> None:
         """Count; draw if it is time."""
         now = perf_counter()
@@ -95,8 +95,8 @@ class Progress(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -109,7 +109,7 @@ class Progress(Callback):
         if trainer.sanity_checking:
             return
         self._end_eval(trainer)
-        name, sign = getattr(pl_module, "monitor", ("", 1))
+        name, sign = _monitor(pl_module)
         if name in trainer.callback_metrics:
             value = float(trainer.callback_metrics[name])
             if self.best is None or sign * (value - self.best) > 0:
@@ -123,8 +123,8 @@ class Progress(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -227,7 +227,7 @@ class Progress(Callback):
         if self._ended is None or self.quiet:
             return
         (label, seconds, reading, lr), self._ended = self._ended, None
-        names = list(dict.fromkeys(["train/loss", "val/loss", getattr(pl_module, "monitor", ("val/loss", -1))[0]]))
+        names = list(dict.fromkeys(["train/loss", "val/loss", _monitor(pl_module)[0]]))
         metrics = trainer.callback_metrics
         values = [float(metrics[name]) if name in metrics else None for name in names]
         if self._lines % _PAGE == 0:
@@ -264,3 +264,9 @@ def _learning_rate(trainer: Trainer) -> float | None:
     """The largest of the parameter groups: layer decay makes the others smaller."""
     rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
     return float(max(rates)) if rates else None
+
+
+def _monitor(pl_module: LightningModule) -> tuple[str, int]:
+    """The task's own monitor; the validation loss, less of it being better, for a module without one."""
+    monitor: tuple[str, int] = getattr(pl_module, "monitor", ("val/loss", -1))
+    return monitor

@@ -58,7 +58,7 @@ class SafePoint(Checkpoint):
                 self._earlier[signum] = signal.signal(signum, self._request)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Save or stop, if it is time: after a step is safe point (a)."""
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:

@@ -22,7 +22,7 @@ class StepLog(Callback):
         self._logged = 0
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Add the loss; at every N-th step write the row."""
         # Not the step's output: Lightning divides that by the number of accumulated micro-batches.

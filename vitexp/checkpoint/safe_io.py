@@ -158,7 +158,7 @@ def _require_room(path: Path) -> None:
 
 def _resource_error(path: Path, error: BaseException) -> ResourceError:
     free = shutil.disk_usage(path.parent).free / 2**20
-    reason = getattr(error, "strerror", None) or first_line(error)
+    reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
     return ResourceError(
         f"cannot save {path}: {reason} ({free:.0f} MiB free there); free space or fix the permission,"
         " then `vitexp resume` continues from the checkpoint before"

@@ -29,5 +29,5 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
         with whole(path) as part:
             save_file(tensors, part, metadata=dict(metadata))
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise ResourceError(f"cannot write {path}: {reason}; free space there or fix the permission") from error

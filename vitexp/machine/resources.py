@@ -63,7 +63,7 @@ def _memory(asked: Asked, text: str) -> ResourceError:
 
 
 def _disk(asked: Asked, error: Exception, text: str) -> ResourceError:
-    file, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
+    file, reason = (error.filename, error.strerror) if isinstance(error, OSError) else (None, None)
     where = f"{file}: {reason}" if file and reason else text
     return ResourceError(
         f"cannot read or write {where}; free space there, fix the permission, or choose another place:"

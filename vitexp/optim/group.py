@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from vitexp.contract import HasBase, Undecayed
 from vitexp.errors import ConfigError
 
 _DEPTH = re.compile(r"(?:^|\.)(?:blocks|stages)\.(\d+)\.")
@@ -40,7 +41,7 @@ def parameter_groups(
     decaying = _decaying(model)
     depths = _block_counts(name for name, _ in model.named_parameters())
     last = _num_layers(model, depths)
-    rates: Any = getattr(model, "rates", {})
+    rates = model.rates if isinstance(model, HasBase) else {}
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -49,7 +50,8 @@ def parameter_groups(
         rate = lr * layer_decay ** (last - layer_of(name, last, depths))
         if name in rates:
             rate = lr * rates[name][0]
-            decay = rates[name][1] if rates[name][1] is not None else decay
+            own = rates[name][1]
+            decay = decay if own is None else own
         group = groups.setdefault((rate, decay), {"params": [], "names": [], "lr": rate, "weight_decay": decay})
         group["params"].append(parameter)
         group["names"].append(name)
@@ -115,7 +117,7 @@ def _num_layers(model: nn.Module, depths: Mapping[int, int]) -> int:
 
 
 def _decaying(model: nn.Module) -> set[str]:
-    exempt = tuple(f"{prefix}." for prefix, module in model.named_modules() if getattr(module, "undecayed", False))
+    exempt = tuple(f"{prefix}." for prefix, module in model.named_modules() if isinstance(module, Undecayed))
     weights = {
         f"{prefix}.weight" if prefix else "weight"
         for prefix, module in model.named_modules()

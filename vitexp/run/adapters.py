@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vitexp.checkpoint.adapter import ADAPTER, BASE, Adapter, read_adapter, write_adapter
+from vitexp.contract import HasBase
 from vitexp.data.base import ImageData
 from vitexp.errors import CheckpointError, ConfigError
 from vitexp.run.folder import RULES, Run, find
@@ -31,7 +32,9 @@ def save_adapter(run: Run, data: ImageData, model: Any, names: frozenset[str] | 
     said = {key: about[key] for key in ("regime", "model", "attention", "data", "metrics", "memory_norm")}
     own = {key: getattr(data, key) for key in ("image_size", "channels", "mean", "std")}
     header = {BASE: model.fingerprint, "run": run.name, **said, **own, "classes": list(data.class_names)}
-    header["earlier"] = list(getattr(model, "earlier", ()))  # the tasks that this one reads, by their digests
+    header["earlier"] = (
+        list(model.earlier) if isinstance(model, HasBase) else []
+    )  # the tasks that this one reads, by their digests
     header["rules"] = (run.path / RULES).read_text()
     write_adapter(run.path / ADAPTER, tensors, header)
     count = sum(tensor.numel() for tensor in tensors.values())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from vitexp.contract import SupportsLook
 from vitexp.detection.criterion import Criterion, cardinality_error, class_error
 from vitexp.detection.denoising import Denoising
 from vitexp.detection.padding import padding_of
@@ -71,7 +72,7 @@ class Detect(Task):
         denoising: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(model=model, optimizer=optimizer, schedule=schedule)
-        if not hasattr(model, "look"):
+        if not isinstance(model, SupportsLook):
             raise ConfigError(
                 f"task=detect trains a detector and model={type(model).__name__.lower()} gives no boxes; it needs one "
                 "that does; use model=detr_r50, or model=detr with it as backbone="
