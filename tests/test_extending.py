@@ -53,7 +53,10 @@ def test_the_commands_run(command: str, project: Path) -> None:
 
 
 def test_each_group_has_its_example() -> None:
+    """Its files are shown, and a command that is run chooses it."""
     assert {group for group in GROUPS if any(name.startswith(f"mine/{group}/") for name in FILES)} == set(GROUPS)
+    typed = " ".join(COMMANDS)
+    assert [group for group in GROUPS if f" -cd mine {group}=" not in typed] == []
 
 
 def test_what_the_page_shows_is_what_new_writes() -> None:
