@@ -107,7 +107,7 @@ def test_what_stands_in_padded_cells_is_never_read() -> None:
 class PatchBackbone(torch.nn.Module):
     """32-pixel patches, each a cell."""
 
-    dim, strides, position_tables = 8, (32,), {}
+    dim, strides, grid = 8, (32,), (2, 2)
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,6 +181,9 @@ def test_sigmoids_start_low() -> None:
 
 class WithoutMap(torch.nn.Module):
     """An attention that reads its own tokens only."""
+
+    def __init__(self, dim: int, num_heads: int, *, grid: tuple[int, int] | None = None) -> None:
+        super().__init__()
 
 
 @pytest.mark.parametrize(
