@@ -35,7 +35,7 @@ def test_half_share() -> None:
 
 def test_what_is_read_is_the_class_tokens_row_or_the_mean() -> None:
     weights = torch.rand(2, 7, 7)
-    model = SimpleNamespace(grid=(2, 3), num_prefix=1)
+    model = SimpleNamespace(grid=(2, 3), num_prefix=1, embed=len, pool=len)
     assert torch.equal(read(model, weights), weights[:, 0, 1:].view(2, 2, 3))
     weights = weights[:, 1:, 1:]
     torch.testing.assert_close(read(SimpleNamespace(grid=(2, 3)), weights), weights.mean(1).view(2, 2, 3))
