@@ -6,11 +6,13 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from tests.sweep.toy import toy_job
 from tests.sweeps import in_state, jobs, until
 from vitexp.config.compose import compose
 from vitexp.errors import Interrupted
@@ -36,7 +38,7 @@ def run(sweep: Sweep, *, slots: int = 2) -> None:
     left = [job for job in sweep.jobs if job.state not in FINISHED]
     screen = SweepScreen(title="", slots=slots, quiet=True)
     shares = [Share(1, str(slot)) for slot in range(slots)]
-    with Slots(shares, preload=["tests.sweep.toy"]) as server:
+    with Slots(shares, work=toy_job) as server:
         run_all(Listed(left), server, screen, list)
 
 
@@ -65,6 +67,17 @@ def test_a_crash_ends_one_job_and_the_rest_is_done_once(tmp_path: Path) -> None:
     assert states(tmp_path) == ["done"] * 4
     assert worked(tmp_path) == [1, 2, 1, 1]
     assert jobs(tmp_path)[3]["metrics"] == {"test/top1": pytest.approx(0.3)}
+
+
+def test_a_later_sweep_of_the_same_process_has_its_own_environment(tmp_path: Path, monkeypatch) -> None:
+    """The server is one for all of them; a rank that it once knew would make every later job a helper that waits."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    forkserver._forkserver._stop()
+    with Slots([Share(1, None)]):
+        monkeypatch.delenv("LOCAL_RANK")
+        sweep = sweep_of(tmp_path, 1)
+        run(sweep, slots=1)
+    assert states(tmp_path) == ["done"]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGUSR1])

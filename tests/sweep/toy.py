@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from vitexp.sweep import job
@@ -21,4 +22,7 @@ def work(job: Job) -> dict[str, Any]:
     return {"test/top1": 0.1 * seed}
 
 
-job._work = work
+def toy_job(folder: Path) -> int:
+    """Run a job, in its process, with toy work."""
+    job._work = work
+    return job.run_job(folder)

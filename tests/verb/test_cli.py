@@ -237,12 +237,9 @@ def test_resume_refuses_a_changed_configuration(tmp_path: Path, monkeypatch, cap
 
 
 def test_a_sweep_leaves_a_table_of_means(tmp_path: Path, monkeypatch, capsys) -> None:
-    """In a process of its own: a process of many tests may have a job server with an earlier test's environment."""
     monkeypatch.chdir(tmp_path)
-    command = [sys.executable, "-m", "vitexp", "-m", *SMALL, "epochs=1", "quiet=true", "seed=0,1"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "±" in done.stdout
+    assert main(["-m", *SMALL, "epochs=1", "quiet=true", "seed=0,1"]) == 0
+    assert "±" in capsys.readouterr().out
     (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
     jobs = sorted(path.name for path in sweep.iterdir() if path.is_dir())
     assert jobs == ["0-seed=0", "1-seed=1"]

@@ -32,10 +32,7 @@ def conclude(sweep: Sweep, *, quiet: bool) -> int:
     against(rows, sweep.path / "sweep.png", title=sweep.path.name)
     analyses_against(rows, sweep.path, title=sweep.path.name)
     if sweep.record["verb"] == "train":
-        try:
-            say(f"{write_comparison(str(sweep.path), sweep.path.parent)} compares the runs", quiet=quiet)
-        except CheckpointError:
-            say("no job got as far as a run folder: there is nothing to compare", quiet=quiet)
+        _compare(sweep, quiet=quiet)
     failed = [job for job in sweep.jobs if job.state not in FINISHED]
     for job in failed:
         Console(stderr=True).print(f"job {job.label} {_how(job)}", style="red", markup=False, soft_wrap=True)
@@ -45,6 +42,14 @@ def conclude(sweep: Sweep, *, quiet: bool) -> int:
             " the same command runs them again"
         )
     return 0
+
+
+def _compare(sweep: Sweep, *, quiet: bool) -> None:
+    """The page of all runs; why there is none is said, and hides no job's end."""
+    try:
+        say(f"{write_comparison(str(sweep.path), sweep.path.parent)} compares the runs", quiet=quiet)
+    except CheckpointError as error:
+        Console(stderr=True).print(f"no page compares the runs: {clean(str(error))}", markup=False, soft_wrap=True)
 
 
 def row_of(job: Job) -> dict[str, Any]:

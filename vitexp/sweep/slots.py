@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -89,9 +89,17 @@ def visible_devices() -> list[str]:
 class Slots:
     """The jobs that run: `running` is job by slot."""
 
-    def __init__(self, shares: Sequence[Share], *, preload: Sequence[str]) -> None:
-        """Start the server, which imports the modules `preload` before its first job."""
-        self._shares = shares
+    def __init__(
+        self, shares: Sequence[Share], *, preload: Sequence[str] = (), work: Callable[[Path], int] = run_job
+    ) -> None:
+        """Start the server, which imports the modules `preload` before the first job of this process.
+
+        Args:
+            shares: one a slot.
+            preload: dotted names; no more than a matter of speed.
+            work: what the process of a job does with its folder; gives its exit code.
+        """
+        self._shares, self._work = shares, work
         self._processes: dict[int, BaseProcess] = {}
         self.running: dict[int, Job] = {}
         if _FORKS:
@@ -117,7 +125,8 @@ class Slots:
     def start(self, job: Job) -> None:
         """Run a job in a free slot."""
         slot = next(index for index in range(len(self._shares)) if index not in self.running)
-        process = _CONTEXT.Process(target=_become, args=(job.path.resolve(), self._shares[slot]))
+        given = (self._work, job.path.resolve(), self._shares[slot], environment())
+        process = _CONTEXT.Process(target=_become, args=given)
         process.start()
         self.running[slot], self._processes[slot] = job, process
 
@@ -160,8 +169,13 @@ def _start_server(preload: Sequence[str]) -> None:
         os.environ.update(before)
 
 
-def _become(folder: Path, share: Share) -> None:
-    """Make this process that of a job: its own session, output, devices, threads; it ends with the server."""
+def _become(work: Callable[[Path], int], folder: Path, share: Share, variables: Mapping[str, str]) -> None:
+    """Make this process that of a job: its own session, output, devices, threads; it ends with the server.
+
+    `variables` is the environment of the sweep: the server, one for all sweeps of a process, has that of the first.
+    """
+    os.environ.clear()
+    os.environ.update(variables)
     if _FORKS:
         os.setsid()
         end_with_parent()
@@ -183,7 +197,7 @@ def _become(folder: Path, share: Share) -> None:
     sys.argv = ["vitexp.sweep.job", str(folder)]
     sys.modules["__main__"].__spec__ = find_spec("vitexp.sweep.job")
     try:
-        sys.exit(run_job(folder))
+        sys.exit(work(folder))
     finally:
         atexit._run_exitfuncs()
 
