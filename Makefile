@@ -38,6 +38,8 @@ format: $(STAMP) ## let ruff mend what it can
 lock: $(STAMP) ## pin the newest versions that pyproject.toml allows, with the hashes of their files
 	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-index-url --no-annotate --no-header --generate-hashes \
 		--upgrade pyproject.toml --output-file requirements.lock
+	echo mkdocs-material | $(UV) pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --generate-hashes \
+		--upgrade - --output-file docs/site/requirements.lock
 
 docs: $(DOCS)/.installed ## build the site of docs/ into .site/
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
