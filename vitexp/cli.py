@@ -85,9 +85,13 @@ def dispatch(arguments: Sequence[str]) -> int:
         print(f"vitexp {__version__}")
         return 0
     if options.shell_completion:
-        return _hand_to_hydra(["-sc", options.shell_completion], [])
+        return _complete(options.shell_completion)
     if options.info:
-        return _hand_to_hydra(["--info", options.info], words)
+        from vitexp.config.compose import compose, searching
+        from vitexp.config.extensions import folders
+
+        compose(words, config_dirs=options.config_dir)  # a mistake is told as everywhere
+        return _hand_to_hydra(["--info", options.info], [*searching(folders(options.config_dir)), *words])
     if verb == "list":
         from vitexp.verb.list import print_list
 
@@ -187,6 +191,26 @@ def _how_to_go_on(arguments: list[str], stopped: Interrupted) -> str:
     return f"; `vitexp{flags} resume` continues the run" if resumes else ""
 
 
+def _complete(query: str) -> int:
+    """Answer the shell, which hands over the line in COMP_LINE: of it, Hydra knows groups and keys."""
+    from vitexp.config.compose import searching
+    from vitexp.config.extensions import folders
+
+    line = os.environ.get("COMP_LINE", "")
+    program, *words = line.split() or ["vitexp"]
+    given = list[str]()
+    for flag in ("-cd", "--config-dir"):
+        while flag in words[:-1]:
+            at = words.index(flag)
+            given.append(words[at + 1])
+            del words[at : at + 2]
+    if len(words) > 1 or line.endswith(" "):
+        _, words = _split_verb(words)
+    search = searching(folders(folder for folder in given if os.path.isdir(folder)))
+    os.environ["COMP_LINE"] = " ".join([program, *search, *words, *([""] if line.endswith(" ") else [])])
+    return _hand_to_hydra(["-sc", query], [])
+
+
 def _hand_to_hydra(flags: list[str], words: list[str]) -> int:
     """Let Hydra answer `--info` and tab completion, which are about its own machinery."""
     import hydra
@@ -195,11 +219,6 @@ def _hand_to_hydra(flags: list[str], words: list[str]) -> int:
     from vitexp.config.releases import VERSION_BASE
 
     register()
-    if "COMP_LINE" in os.environ:
-        program, _, rest = os.environ["COMP_LINE"].partition(" ")
-        verb, _, after = rest.partition(" ")
-        if verb in VERBS and after != rest:
-            os.environ["COMP_LINE"] = f"{program} {after}"
     sys.argv = ["vitexp", *flags, *(canonical(word) for word in words)]
     hydra.main(config_path=str(conf_dir()), config_name="config", **VERSION_BASE)(lambda cfg: None)()
     return 0

@@ -1,16 +1,21 @@
 """Any torch.nn.Module from images to logits is a model: no attribute, no attention and no names file is asked of it."""
 
 import json
+import signal
 from pathlib import Path
 
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import vitexp
 from vitexp.cli import main
 from vitexp.config.compose import compose
+from vitexp.errors import Interrupted
+from vitexp.task.classify import Classify
+from vitexp.verb.dashboard import index_page
 
 MODULE = """
 from torch import nn
@@ -88,6 +93,66 @@ def test_the_whole_way(capsys: pytest.CaptureFixture[str]) -> None:
     assert metrics() == first, "the same seed gives the same run"
 
 
+def test_a_killed_training_goes_on_to_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("model=plain", *QUICK, "trainer.checkpoint_seconds=0")
+    assert run(*words) == 0
+    undisturbed = load_file("outputs/last/weights.safetensors")
+    steps = []
+
+    def stopped(self: Classify, *given: object) -> object:
+        steps.append(len(steps))
+        if len(steps) == 30:
+            raise Interrupted(signal.SIGTERM)
+        return step(self, *given)
+
+    step = Classify.training_step
+    monkeypatch.setattr(Classify, "training_step", stopped)
+    assert run(*words) == 143
+    assert run("resume", "trust=true") == 0
+    weights = load_file("outputs/last/weights.safetensors")
+    assert all(torch.equal(weights[name], tensor) for name, tensor in undisturbed.items())
+    assert len(steps) > 30
+
+
+def test_it_labels_images_and_the_dashboard_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("model=plain", *QUICK, "epochs=1") == 0
+    Image.new("L", (8, 8), 128).save("grey.png")
+    assert run("predict", "run=last", "image=grey.png", "trust=true", "quiet=true") == 0
+    (predictions,) = Path("outputs/last/").rglob("predictions.csv")
+    assert "grey.png" in predictions.read_text()
+    assert "plain" in index_page(Path("outputs"))
+
+
+def test_weights_of_other_classes_begin_a_new_head() -> None:
+    assert run("model=plain", *QUICK, "epochs=1") == 0
+    weights = str(Path("outputs/last/weights.safetensors").resolve())
+    words = (
+        "data=fake",
+        "data.num_classes=3",
+        "data.channels=1",
+        "data.image_size=8",
+        "data.mean=[0.5]",
+        "data.std=[0.5]",
+    )
+    assert run("model=plain", *QUICK, "epochs=1", *words, f"checkpoint={weights}") == 0
+
+
+def test_info_counts_the_folder_in(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--info", "defaults", "model=plain") == 0
+    assert "| model/plain " in capsys.readouterr().out
+    assert run("--info", "defaults", "model=plane") == 2
+    assert "did you mean 'plain'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["", "evaluate ", "-cd missing "])
+def test_tab_completes_its_options(flag: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    line = f"vitexp -cd mine {flag}model=pl"
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    assert main(["-sc", "query=bash"]) == 0
+    assert capsys.readouterr().out.split() == ["model=plain"]
+
+
 @pytest.mark.parametrize("regime", ["head", "bias"])
 def test_a_regime_starts_from_its_weights(regime: str) -> None:
     assert run("model=plain", *QUICK, "epochs=1") == 0
@@ -119,6 +184,7 @@ def test_what_needs_more_is_refused_in_one_line(words: tuple[str, ...], said: st
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("vitexp: ")
     assert said in error
+    assert not Path("outputs").exists(), "it is refused before the folder is made"
 
 
 @pytest.mark.parametrize("analysis", ["profile", "transfer"])

@@ -107,7 +107,7 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] 
     parsed = [parse(text) for text in overrides]
     for override in parsed:
         _check_syntax(override, extra)
-    search = [f"hydra.searchpath=[{','.join(_quote('file://' + str(folder)) for folder in extra)}]"] if extra else []
+    search = searching(extra)
     valued = [o for o in parsed if not o.key_or_group.startswith("hydra") and not _is_choice(o)]
     choices = search + [o.input_line or "" for o in parsed if o not in valued]
     cfg = _choose(choices, extra)
@@ -122,6 +122,11 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] 
     if config_dirs:
         find_code(extra, trust=cfg.trust)
     return cfg
+
+
+def searching(extra: Sequence[Path]) -> list[str]:
+    """The override that lets Hydra look into further folders; none for none."""
+    return [f"hydra.searchpath=[{','.join(_quote('file://' + str(folder)) for folder in extra)}]"] if extra else []
 
 
 def _require_own_trust(cfg: DictConfig) -> None:

@@ -63,6 +63,13 @@ class Classify(Task):
             f" let its forward return one row of {self.num_classes} numbers an image ({SEE})"
         )
 
+    @torch.no_grad()
+    def try_model(self, channels: int, size: int) -> None:
+        """Give the model one black image, in evaluation mode. Raises ConfigError if no logits (1, K) come back."""
+        training = self.model.training
+        self._logits(self.model.eval(), torch.zeros(1, channels, size, size))
+        self.model.train(training)
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Loss of one micro-batch, and the sums that the epoch's means are made of."""
         images, labels = batch

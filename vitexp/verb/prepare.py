@@ -12,6 +12,7 @@ from vitexp.errors import ConfigError, VitexpError, first_line
 from vitexp.logger.choose import require_choice
 from vitexp.run.training import Settings, Training
 from vitexp.task.base import Task
+from vitexp.task.classify import Classify
 
 
 def prepare(cfg: DictConfig, data: ImageData, model: nn.Module) -> Training:
@@ -19,11 +20,13 @@ def prepare(cfg: DictConfig, data: ImageData, model: nn.Module) -> Training:
 
     Raises:
         ConfigError: a logger that is not installed, devices that are not here, a batch that they cannot share, an
-            optimizer or schedule that does not take its values.
+            optimizer or schedule that does not take its values, a model from outside that gives no logits.
         DataError: no image to train on.
     """
     logger = logger_settings(cfg)
     task: Task = build.build_task(cfg, model)
+    if isinstance(task, Classify) and not type(model).__module__.startswith("vitexp."):
+        task.try_model(data.channels, data.image_size)
     trainer = build.build_trainer(cfg, folder=cfg.outputs, plugins=[SafeCheckpointIO()])
     data.trainer = trainer
     _require_optimization(cfg, task, data.steps_per_epoch)  # whose number depends on the number of processes
