@@ -88,6 +88,14 @@ class Data(Protocol):
         """Some images (n, C, H, W) of a split, not augmented, and their labels (n,)."""
 
 
+@runtime_checkable
+class SupportsInventory(Protocol):
+    """A data set that says what it holds, so that a resume on other data stops; without it none is noticed."""
+
+    def inventory(self, *splits: str) -> Mapping[str, Mapping[str, Tensor]]:
+        """Split -> column -> tensor with a row a sample: of `splits`, else of all. See vitexp.data.inventory."""
+
+
 class Analysis(Protocol[Measurement]):
     """Numbers from a `Subject` (vitexp.analysis.base): a model and a few images."""
 

@@ -23,6 +23,7 @@ from vitexp.files import read_json, sync, whole, write_json
 
 SCHEMA = 2
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+DATA = "data.pt"  # the inventory of the data that the checkpoints were trained on
 _MANIFEST = "manifest.json"
 
 
@@ -144,8 +145,8 @@ def _enter(path: Path, part: Path, checkpoint: dict[str, Any]) -> None:
     entries[digest] = {"name": path.name, "size": part.stat().st_size, "torch": torch.__version__, **position}
     recent = list(entries.items())
     kept = dict(recent[-12:])
-    best = [item for item in recent if item[1]["name"] == BEST][-2:]
-    write_json(path.parent / _MANIFEST, {"schema": SCHEMA, "files": {**dict(best), **kept}})
+    rare = [item for name in (BEST, DATA) for item in [one for one in recent if one[1]["name"] == name][-2:]]
+    write_json(path.parent / _MANIFEST, {"schema": SCHEMA, "files": {**dict(rare), **kept}})
 
 
 def _require_room(path: Path) -> None:

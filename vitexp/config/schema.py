@@ -50,6 +50,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "augment.geometry": ("none", "affine", "crop_flip", "resized_crop_flip", "boxes"),
     "data.geometry": ("none", "affine", "crop_flip", "resized_crop_flip", "boxes"),
     "data.interpolation": ("bilinear", "bicubic", "lanczos"),
+    "data.changed": ("stop", "accept"),
     "data.on_corrupt": ("error", "skip"),
     "data.labels": ("fine", "coarse"),
     "data.sampler": ("fixed", "multi_scale", "packed"),
@@ -122,7 +123,8 @@ BENCHMARK = {"what": "model", "against": "timm", "peer": None, "batch_size": 16,
 class RunConfig:
     """Run-level keys: one word on the command line each. A group's keys live in its YAML."""
 
-    data: Any = MISSING
+    # resume: on a data set that has changed since, stop or accept it; the rest of the group is in its file.
+    data: Any = field(default_factory=lambda: {"changed": "stop"})
     regime: Any = MISSING
     task: Any = MISSING
     augment: Any = MISSING

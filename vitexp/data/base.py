@@ -130,6 +130,11 @@ class ImageData(LightningDataModule):
             raise DataError(self.absent(split))
         return self._sources[split]
 
+    def inventory(self, *splits: str) -> dict[str, dict[str, Tensor]]:
+        """Split -> column -> tensor with a row a sample (inventory.py): of `splits`, else of all that there are."""
+        there = [split for split in splits or ("train", "val", "test") if self._size(split)]
+        return {split: self._sources[split].inventory() for split in there}
+
     def train_dataloader(self) -> AnyLoader | FeatureLoader:
         """Shuffled and augmented batches; an incomplete global batch at the end of an epoch is dropped."""
         return self.loader("train", training=True)

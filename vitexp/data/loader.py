@@ -126,6 +126,10 @@ class Source(ABC):
     def read_sizes(self, max_pixels: int) -> Tensor:
         """(height, width) of each image as stored, int64 (N, 2). Raises DataError."""
 
+    def inventory(self) -> dict[str, Tensor]:
+        """Columns of an inventory (inventory.py), a row a sample; here the labels alone."""
+        return {"labels": self.labels}
+
     def intact(self, pixels: Pixels) -> Self:
         """Without files that cannot be read. Raises DataError if none can."""
         return self

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vitexp.data.file.image import decode_image, image_size, open_image, to_image
 from vitexp.data.file.intact import intact
+from vitexp.data.inventory import digests, of_files
 from vitexp.data.loader import Batch, Collated, Loader, Sample, Source
 from vitexp.data.order import AnyStep
 from vitexp.data.pixels import Pixels
@@ -40,6 +41,9 @@ class MemorySource(Source):
 
     def read_sizes(self, max_pixels: int) -> Tensor:
         return torch.tensor(self.images.shape[-2:]).expand(len(self), 2)
+
+    def inventory(self) -> dict[str, Tensor]:
+        return {**super().inventory(), "content": digests(self.images)}
 
     def reader(self, loader: Loader[AnyStep, Sample, Collated, Batch]) -> Iterable[tuple[AnyStep, Collated]]:
         return MemoryReader(self.images, self.keys, loader)
@@ -72,6 +76,9 @@ class Files(Source):
     def intact(self, pixels: Pixels) -> Self:
         kept = intact([self.path(position) for position in range(len(self))], pixels, where=self.root)
         return self if len(kept) == len(self) else self.subset(torch.tensor(kept))
+
+    def inventory(self) -> dict[str, Tensor]:
+        return {**super().inventory(), **of_files(self.root, self.names)}
 
     def reader(self, loader: Loader[AnyStep, Sample, Collated, Batch]) -> Iterable[tuple[AnyStep, Collated]]:
         return FileReader(loader)
@@ -110,6 +117,13 @@ class CropSource(FileSource):
 
     def subset(self, positions: Tensor) -> Self:
         return replace(super().subset(positions), boxes=self.boxes[positions])
+
+    def inventory(self) -> dict[str, Tensor]:
+        """A row each photograph, in the order of their names."""
+        names, photograph = np.unique(self.names, return_inverse=True)
+        crops = digests(torch.cat([self.labels.unsqueeze(1), self.boxes], 1))
+        objects = torch.zeros(len(names), dtype=torch.int64).index_add_(0, torch.from_numpy(photograph), crops)
+        return {**of_files(self.root, names), "objects": objects}
 
 
 _sizes: "weakref.WeakKeyDictionary[Source, Tensor]" = weakref.WeakKeyDictionary()

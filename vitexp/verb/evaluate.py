@@ -19,6 +19,7 @@ from vitexp.report.screen import print_metrics, print_notes
 from vitexp.run.fit import WEIGHTS
 from vitexp.run.folder import Run, find
 from vitexp.run.reopen import reopen
+from vitexp.run.same_data import changes
 from vitexp.verb.evaluate_sizes import evaluate_sizes
 from vitexp.verb.multitask import evaluate_joined, joined_run
 
@@ -43,6 +44,8 @@ def evaluate(command: Command) -> dict[str, Any]:
     data = build.build_data(cfg)
     if run is not None:
         require_classes(run, cfg, data)
+        if cfg.chosen.data == run.record["chosen"]["data"] and (other := changes(run, data, "test")):
+            notes.append(f"the data is not what run {run.name} had: {'; '.join(other)}")
     task = build.build_task(cfg, build.build_model(cfg, notes=notes, new_head=False))
     print_notes(notes, quiet=cfg.quiet)
     where = _folder(run, cfg)
@@ -59,7 +62,7 @@ def evaluate(command: Command) -> dict[str, Any]:
     scores = zip(data.class_names, task.per_class.tolist(), strict=True)
     per_class = {name: score for name, score in scores if not math.isnan(score)}  # of classes that the data has
     record = {"checkpoint": cfg.checkpoint, "data": cfg.chosen.data, "metrics": metrics, "per_class": per_class}
-    record["notes"] = notes  # of the tensors that were adapted on loading
+    record["notes"] = notes  # of tensors that were adapted on loading, of data that has changed since the training
     write_json(where / "evaluation.json", record)
     if not cfg.quiet:
         print_metrics(f"{cfg.chosen.model} on {cfg.chosen.data}: {data.test_size} images", metrics, where)

@@ -7,21 +7,26 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from vitexp import build
 from vitexp.checkpoint.safe_io import position_of
 from vitexp.config.command import Command
-from vitexp.errors import ConfigError
+from vitexp.errors import CheckpointError, ConfigError
+from vitexp.machine.rank import is_first
 from vitexp.report.screen import print_notes, say
 from vitexp.run.fit import fit
 from vitexp.run.folder import Run, find, working
 from vitexp.run.reopen import reopen, require_same
+from vitexp.run.same_data import changes as changes_of
+from vitexp.run.same_data import keep_data
 from vitexp.run.slurm import requeued
 from vitexp.verb.measure import watch
 from vitexp.verb.prepare import prepare
 from vitexp.verb.report import reporting
 
 # What may differ in a resumed run: how far, how often it is saved, how many workers read ahead, and how much is said.
-ALLOWED = ("epochs", "data.num_workers", "trainer.checkpoint_seconds", "resume.allow", "quiet")
+ALLOWED = ("epochs", "data.num_workers", "data.changed", "trainer.checkpoint_seconds", "resume.allow", "quiet")
 # What may differ where resume.allow= names it: the run goes on, but not to the bits that it would have had.
 ON_REQUEST = (
     *("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.clip", "trainer.log_every"),
@@ -34,7 +39,8 @@ def resume(command: Command) -> dict[str, Any]:
     """Go on from the newest whole checkpoint; a finished run is left alone unless `epochs=` asks for more.
 
     Raises:
-        CheckpointError: a changed configuration (with both values), or no whole checkpoint left.
+        CheckpointError: a changed configuration (with both values), changed data without `data.changed=accept`, or no
+            whole checkpoint left.
     """
     fresh = command.cfg
     run = find(fresh.run or "last", Path(fresh.outputs))
@@ -48,12 +54,16 @@ def resume(command: Command) -> dict[str, Any]:
         say(f"run {run.name} is already complete; epochs={2 * cfg.epochs} would extend it", quiet=cfg.quiet)
         return dict(run.record["metrics"])
     data = build.build_data(cfg)
+    other = _accepted(run, cfg, changes_of(run, data) if is_first() else [])
     training, analysis = prepare(cfg, data, build.build_model(cfg)), build.build_analysis(cfg)
     run.acquire()
     with requeued(cfg.get("requeue", False)), reporting(run), working(run, cfg):
         start = position_of(run.checkpoints)
         where = f"step {start.step} (epoch {start.epoch + 1}, batch {start.batch})"
-        print_notes([f"resuming {run.name} at {where}", *_differences(run, changes)], quiet=cfg.quiet)
+        notes = [f"resuming {run.name} at {where}", *_differences(run, changes, other)]
+        print_notes(notes, quiet=cfg.quiet)
+        if other:
+            keep_data(run, data)
         run.keep_config(cfg)
         run.update(state="running", epochs=cfg.epochs, pid=os.getpid(), host=platform.node())
         return dict(fit(training, run, start=start, looks=watch(cfg, run, data, analysis)))
@@ -70,9 +80,21 @@ def _on_request(names: Sequence[str]) -> list[str]:
     return list(names)
 
 
-def _differences(run: Run, changes: Sequence[str]) -> list[str]:
+def _accepted(run: Run, cfg: DictConfig, other: list[str]) -> list[str]:
+    """Changes of the data, if they are accepted: for this time, so the word does not stay with the run."""
+    if other and cfg.data.changed != "accept":
+        raise CheckpointError(
+            f"the data is not what run {run.name} was trained on: {'; '.join(other)}; give the files back, or go on"
+            " with these, to another result: data.changed=accept"
+        )
+    cfg.data.changed = "stop"
+    return [f"data: {text}" for text in other]
+
+
+def _differences(run: Run, changes: Sequence[str], other: Sequence[str]) -> list[str]:
     """The reasons why the rest of the run has other bits than it would have had, for the terminal and run.json."""
     notes = [f"{change} by resume.allow" for change in changes if change.partition("=")[0] in ON_REQUEST]
+    notes += other
     before = run.record.get("packages", {}).get("torch")
     if before not in (None, version("torch")):
         notes.append(f"begun with torch {before}, going on with {version('torch')}")

@@ -16,6 +16,7 @@ from vitexp.run import slurm
 from vitexp.run.fit import fit
 from vitexp.run.folder import create, working
 from vitexp.run.microbatch import find_accumulate
+from vitexp.run.same_data import keep_data
 from vitexp.verb.measure import watch
 from vitexp.verb.prepare import prepare
 from vitexp.verb.report import reporting
@@ -53,6 +54,7 @@ def train(command: Command) -> dict[str, Any]:
     with reporting(run), working(run, cfg):
         print_notes(notes, quiet=cfg.quiet)
         run.update(classes=list(data.class_names), monitor=list(training.task.monitor), slurm_job=slurm.job())
+        keep_data(run, data)
         return dict(fit(training, run, looks=watch(cfg, run, data, analysis)))
 
 

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from vitexp import seeding
+from vitexp.data.inventory import digests, of_files
 from vitexp.data.source import Files
 from vitexp.errors import DataError
 
@@ -74,6 +75,13 @@ class BoxSource(Files):
             crowds=self.crowds[flat],
             keys=self.keys[positions],
         )
+
+    def inventory(self) -> dict[str, Tensor]:
+        table = (self.labels, self.boxes, self.areas, self.crowds)
+        flat = digests(torch.cat([column.double().reshape(len(self.labels), -1) for column in table], 1))
+        image = torch.repeat_interleave(torch.arange(len(self)), self.starts.diff())
+        objects = torch.zeros(len(self), dtype=torch.int64).index_add_(0, image, flat)
+        return {**of_files(self.root, self.names), "objects": objects}
 
     def hold_out(self, fraction: float) -> tuple["BoxSource", "BoxSource"]:
         """(kept, held out): round(N * fraction) images, chosen by a hash of their place, whatever the run's seed."""
