@@ -13,8 +13,6 @@ import vitexp
 from vitexp.errors import ConfigError, require_extra
 
 ROOT = Path(__file__).resolve().parents[1]
-# Trackio wants an older Pillow than the lock has, MLflow brings 220 MB; their tests are skipped without them.
-NOT_IN_THE_LOCK = {"mlflow", "trackio"}
 
 
 def test_the_files_agree_on_version_and_license() -> None:
@@ -54,4 +52,4 @@ def test_every_extra_that_a_sentence_names_can_be_installed_and_is_in_dev() -> N
     named = set(re.findall(r'require_extra\("(\w+)"', sources))
     assert {"hub", "lora", "onnx", "optuna"} <= named <= set(extras)
     (own,) = (text for text in extras["dev"] if text.startswith("vitexp["))
-    assert set(own.removeprefix("vitexp[").removesuffix("]").split(",")) == set(extras) - {"dev", *NOT_IN_THE_LOCK}
+    assert set(own.removeprefix("vitexp[").removesuffix("]").split(",")) == set(extras) - {"dev"}
