@@ -21,7 +21,7 @@ from torch import nn
 
 from vitexp.checkpoint.adapter import put_adapter
 from vitexp.checkpoint.load import load_weights
-from vitexp.checkpoint.read import read_metadata
+from vitexp.checkpoint.read import building_for, read_metadata
 from vitexp.config.releases import allowing
 from vitexp.config.targets import require_known, whitelist
 from vitexp.contract import SEE, SupportsAnySize, SupportsChannelsLast, SupportsFusing, SupportsPacks
@@ -113,7 +113,8 @@ def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bo
         CheckpointError: weights that do not fit.
     """
     torch.manual_seed(mix(cfg.seed, _INIT))
-    model: nn.Module = make(cfg.model, trust=cfg.trust)
+    with building_for(cfg.checkpoint):
+        model: nn.Module = make(cfg.model, trust=cfg.trust)
     if cfg.backbone_checkpoint is not None and cfg.checkpoint is None:
         lines = load_weights(_backbone(model), cfg.backbone_checkpoint, position_method=cfg.position_method)
         if notes is not None:

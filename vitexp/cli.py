@@ -18,7 +18,7 @@ from rich.text import Text
 from vitexp import __version__
 from vitexp.config.command import VERBS, Command, call, implied
 from vitexp.config.extensions import place_outside
-from vitexp.errors import EXIT_CODES, ConfigError, Interrupted, VitexpError, behind, ending
+from vitexp.errors import EXIT_CODES, ConfigError, Interrupted, VitexpError, behind, ending, printable
 from vitexp.machine.rank import follow_first, is_first, started
 from vitexp.machine.signals import install
 
@@ -66,7 +66,7 @@ def _answer(error: BaseException, arguments: list[str]) -> int:
         traceback.print_exc()
         what, where = type(error).__name__, place_outside(error)
         bug = f"a bug in vitexp ({what}): please report it with the lines above"
-        _say(bug if where is None else f"an error in your own code ({what}): {where}", style="bold red")
+        _say(bug if where is None else printable(f"an error in your own code ({what}): {where}"), style="bold red")
     return ending(error).exit_code
 
 

@@ -1,5 +1,6 @@
 """Errors that are the user's to mend, interrupts, and the exit codes that a script can branch on."""
 
+import re
 import signal
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,10 +21,27 @@ EXIT_CODES = {
 }
 
 
+def printable(text: str) -> str:
+    """Text from files and command lines, safe for a terminal: control and bidi characters become escapes.
+
+    Ends of lines before an indented one stay: a list that an error shows.
+    """
+    lines = re.split(r"\n(?=  )", text)
+    return "\n".join("".join(c if c.isprintable() else _escape(c) for c in line) for line in lines)
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
 class VitexpError(ValueError):
     """An error that is the user's to mend: one line, no traceback. Only its subclasses are raised."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message; names in it may be a stranger's."""
+        return printable(super().__str__())
 
 
 class ConfigError(VitexpError):

@@ -3,6 +3,7 @@
 import os
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ import torch
 from huggingface_hub.errors import HTTPError
 from safetensors.torch import save_file
 
-from vitexp.checkpoint.read import read_classes, read_metadata, read_tensors
-from vitexp.errors import CheckpointError, ConfigError
+from vitexp.checkpoint.read import load_torch, read_classes, read_metadata, read_tensors
+from vitexp.errors import CheckpointError, ConfigError, ResourceError
 
 WEIGHTS = {"head.weight": torch.arange(6.0).reshape(2, 3), "head.bias": torch.tensor([1.0, 2.0])}
 
@@ -116,7 +117,7 @@ def test_code_in_a_file_does_not_run(tmp_path, monkeypatch, legacy, force):
 def test_object_arrays_are_refused(tmp_path):
     marker = tmp_path / "ran"
     np.savez(tmp_path / "a.npz", x=np.array([Payload(marker)], dtype=object), allow_pickle=True)
-    with pytest.raises(CheckpointError, match=r"a\.npz is damaged"):
+    with pytest.raises(CheckpointError, match=r"a\.npz: x\.npy is damaged or holds objects"):
         read_tensors(tmp_path / "a.npz")
     assert not marker.exists()
 
@@ -212,3 +213,17 @@ def test_hub_file_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     assert same(read_tensors("hf:timm/vit@v1")[0])
     assert asked == [("timm/vit", "model.safetensors", "v1")]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory: you tried 9")])
+def test_memory_that_gives_out_is_a_matter_of_the_file(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starved(*args: object, **kwargs: object) -> None:
+        raise error
+
+    file = tmp_path / "a.pth"
+    torch.save({"a": torch.zeros(2)}, file)
+    monkeypatch.setattr(torch, "load", starved)
+    with pytest.raises(ResourceError, match=r"out of memory while reading .*a\.pth of [\d,]+ bytes"):
+        load_torch(file)

@@ -109,8 +109,12 @@ def _without_other_head(
     names, classes = head_names(model), num_classes_of(model) or 0
     if all(name in tensors and tensors[name].shape == expected[name].shape for name in names):
         return tensors, False
+    found = [name for name in names if name in tensors]
+    if odd := [name for name in found if tensors[name].ndim != expected[name].ndim]:
+        shape = tuple(tensors[odd[0]].shape)
+        raise CheckpointError(f"{odd[0]} has the shape {shape}, which no head has; give this model's weights")
     # A detector has logits besides those of the classes.
-    given = [len(tensors[name]) - len(expected[name]) + classes for name in names if name in tensors]
+    given = [len(tensors[name]) - len(expected[name]) + classes for name in found]
     was = f"{given[0]} classes in the file" if given else "none in the file"
     lines.append(f"{', '.join(names)}: {was}, {classes} here: a new head that starts at zero")
     return {name: tensor for name, tensor in tensors.items() if name not in names}, True

@@ -3,6 +3,7 @@
 import re
 import struct
 import zipfile
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from pickle import PickleError  # the exception only: torch.load(weights_only=True) is what reads
 from typing import Any
@@ -10,7 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitexp.errors import CheckpointError, ConfigError, first_line, require_extra
+from vitexp.checkpoint.bounds import (
+    most_tensors,
+    naming_memory,
+    not_far_larger,
+    require_honest_arrays,
+    require_honest_tensors,
+    require_honest_zip,
+)
+from vitexp.errors import CheckpointError, ConfigError, VitexpError, first_line, require_extra
 from vitexp.files import parse_json
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz")
@@ -76,10 +85,37 @@ def read_classes(source: str | Path) -> list[str] | None:
     return parse_json(text, list, source=f"classes of {source}", error=CheckpointError, advice="copy the file again")
 
 
+def building_for(source: str | Path | None) -> AbstractContextManager[None]:
+    """Build a model for the weights of `source`, which bound its size; None bounds nothing.
+
+    Raises:
+        ConfigError, CheckpointError: as `read_tensors`; the model has far more parameters than the file.
+    """
+    if source is None:
+        return nullcontext()
+    path = _local(source)
+    from safetensors import SafetensorError
+
+    try:
+        return not_far_larger(path, most_tensors(path))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (SafetensorError, *_DAMAGED) as error:
+        raise _damaged(path, error) from error
+
+
 def load_torch(path: Path) -> Any:
     """The content of a file by torch.save, on the CPU: tensors and plain containers, or a CheckpointError."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with naming_memory(path):
+            require_honest_zip(path, stored=True)
+            if zipfile.is_zipfile(path):  # mapped first, so that no byte is read for what the file only claims
+                require_honest_tensors(torch.load(path, map_location="cpu", weights_only=True, mmap=True), path)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        require_honest_tensors(content, path)
+        return content
+    except VitexpError:
+        raise
     except OSError as error:
         raise _unreadable(path, error) from error
     except _DAMAGED as error:
@@ -157,11 +193,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with naming_memory(path), safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
             metadata = dict(file.metadata() or {})
     except OSError as error:
         raise _unreadable(path, error) from error
+    except VitexpError:
+        raise
     except (SafetensorError, *_DAMAGED) as error:
         raise _damaged(path, error) from error
     if not tensors:
@@ -175,8 +213,12 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
     import numpy as np
 
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        require_honest_zip(path, stored=False)
+        with naming_memory(path), path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            require_honest_arrays(file.zip, path)
             return {name: _from_numpy(file[name]) for name in file.files}
+    except VitexpError:
+        raise
     except OSError as error:
         raise _unreadable(path, error) from error
     except (zlib.error, *_DAMAGED) as error:

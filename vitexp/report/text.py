@@ -2,10 +2,12 @@
 
 import math
 
+from vitexp.errors import printable
+
 
 def clean(value: object) -> str:
     """Text from data, safe for a terminal: control, bidi and other unprintable characters become escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(value))
+    return printable(str(value).replace("\n", "\\n"))
 
 
 def elide(value: object, width: int) -> str:
