@@ -9,7 +9,8 @@ from vitexp.checkpoint.read import read_classes
 from vitexp.checkpoint.safe_io import manifest
 from vitexp.data.coco_json import read_json as read_annotations
 from vitexp.errors import CheckpointError, DataError
-from vitexp.files import parse_json, read_json, write_text
+from vitexp.files.folder import Folder
+from vitexp.files.strict_json import parse_json, read_json
 from vitexp.run.folder import open_run
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -25,15 +26,15 @@ def test_what_is_no_object_is_one_error(text: str, tmp_path: Path) -> None:
         open_run(tmp_path)
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"manifest\.json .*; copy the run again"):
-        manifest(tmp_path)
+        manifest(Folder(tmp_path))
 
 
 def test_the_disk_has_a_file_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda descriptor: [steps.append("fsync"), fsync(descriptor)])
-    monkeypatch.setattr(os, "replace", lambda part, path: [steps.append("replace"), replace(part, path)])
-    write_text(tmp_path / "a.txt", "ü")
+    monkeypatch.setattr(os, "replace", lambda *names, **folders: [steps.append("replace"), replace(*names, **folders)])
+    Folder(tmp_path).write_text("a.txt", "ü")
     assert steps[:2] == ["fsync", "replace"]
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "ü"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]

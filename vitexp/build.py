@@ -26,7 +26,7 @@ from vitexp.config.releases import allowing
 from vitexp.config.targets import require_known, whitelist
 from vitexp.contract import SEE, SupportsAnySize, SupportsChannelsLast, SupportsFusing, SupportsPacks
 from vitexp.errors import CheckpointError, ConfigError, VitexpError, first_line
-from vitexp.files import parse_json
+from vitexp.files.strict_json import parse_json
 from vitexp.machine.rank import started
 from vitexp.seeding import mix
 

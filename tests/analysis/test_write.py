@@ -10,6 +10,7 @@ from rich.console import Console
 from vitexp.analysis.base import Analysis
 from vitexp.analysis.write import summary_table, write
 from vitexp.errors import ResourceError
+from vitexp.files.folder import Folder
 
 
 class Count(Analysis):
@@ -29,18 +30,18 @@ class Count(Analysis):
 
 
 def test_rows_of_all_measurements_under_one_header(tmp_path: Path) -> None:
-    files = write(Count(), {"trained": 2, "untrained": 1}, tmp_path / "new" / "folder", title="tiny")
+    files = write(Count(), {"trained": 2, "untrained": 1}, Folder(tmp_path, "new", "folder"), title="tiny")
     assert [file.name for file in files] == ["count.csv", "count.png", "count.svg"]
     assert files[0].read_bytes() == b"of,place,value\ntrained,0,0\ntrained,1,0.333333\nuntrained,0,0\n"
     assert files[1].read_text() == "tiny: ['trained', 'untrained']"
-    write(Count(), {"trained": 1}, tmp_path / "new" / "folder", title="tiny")
+    write(Count(), {"trained": 1}, Folder(tmp_path, "new", "folder"), title="tiny")
     assert files[0].read_bytes() == b"of,place,value\ntrained,0,0\n", "written anew"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match=r"cannot write .*count\.csv: .*; free space, or outputs=FOLDER"):
-        write(Count(), {"trained": 1}, tmp_path / "file", title="tiny")
+        write(Count(), {"trained": 1}, Folder(tmp_path / "file"), title="tiny")
 
 
 def test_headline_values_stand_beside_each_other() -> None:

@@ -149,7 +149,7 @@ def test_a_full_disk_says_what_to_free(path: Path, monkeypatch: pytest.MonkeyPat
     file = MetricsFile(path)
     file.log({"lr": 0.5}, 1)
 
-    def refuse(*args: object) -> int:
+    def refuse(*args: object, **keywords: object) -> int:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "pwrite", refuse)

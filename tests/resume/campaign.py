@@ -26,6 +26,7 @@ from tests.resume.toy import FILES, MEMORY, TOY, differing, images, in_place, ou
 from vitexp.checkpoint.safe_io import LAST, SafeCheckpointIO, newest
 from vitexp.cli import main
 from vitexp.errors import ResourceError
+from vitexp.files.folder import PART
 from vitexp.run.folder import all_runs
 
 # Six epochs of four steps: 24 places to go on from, 23 of them before the end.
@@ -134,7 +135,11 @@ def writes(runs: int, most: int, draw: random.Random, root: Path) -> int:
         tempfile.tempdir = str(elsewhere)
         os.environ["TMPDIR"] = str(elsewhere)
     before = {path.name for path in elsewhere.iterdir()} if other else set()
-    part, inside, bad = root / f".{LAST}.part", 0, 0
+    inside, bad = 0, 0
+
+    def parts() -> bool:
+        return any(name.startswith(PART) for name in os.listdir(root))
+
     _save(root, 0)
     while inside < runs:
         step = newest(root)[1]["step"]
@@ -146,14 +151,14 @@ def writes(runs: int, most: int, draw: random.Random, root: Path) -> int:
         def strike(child: int) -> None:
             deadline = time.monotonic() + 10
             for _ in range(draw.randint(1, 3)):
-                while not part.exists() and time.monotonic() < deadline:
+                while not parts() and time.monotonic() < deadline:
                     pass
-                while part.exists() and time.monotonic() < deadline and draw.random() < 0.9:
+                while parts() and time.monotonic() < deadline and draw.random() < 0.9:
                     time.sleep(draw.uniform(0, 0.003))
             os.kill(child, signal.SIGKILL)
 
         assert forked(work, meanwhile=strike) == -signal.SIGKILL
-        inside += part.exists()
+        inside += parts()
         path, entry = newest(root)
         content = SafeCheckpointIO().load_checkpoint(path)
         whole = entry["step"] >= step and bool((content["state_dict"]["w"] == float(entry["step"])).all())

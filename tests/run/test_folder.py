@@ -8,7 +8,7 @@ import pytest
 
 from vitexp.config.compose import compose
 from vitexp.errors import CheckpointError, Interrupted, ResourceError, behind
-from vitexp.files import write_json
+from vitexp.files.folder import Folder
 from vitexp.report.screen import say
 from vitexp.run.folder import Run, find, working
 
@@ -73,9 +73,9 @@ def test_a_full_disk_does_not_hide_what_a_run_ended_for(tmp_path: Path, monkeypa
 
 
 def test_half_a_record_is_never_seen(tmp_path: Path) -> None:
-    write_json(tmp_path / "run.json", {"state": "running"})
+    Folder(tmp_path).write_json("run.json", {"state": "running"})
     with pytest.raises(TypeError):
-        write_json(tmp_path / "run.json", {("a", "tuple"): "is no key"})  # type: ignore[dict-item]
+        Folder(tmp_path).write_json("run.json", {("a", "tuple"): "is no key"})  # type: ignore[dict-item]
     assert "running" in (tmp_path / "run.json").read_text()
 
 

@@ -16,7 +16,7 @@ from vitexp.checkpoint.read import load_torch, read_tensors
 from vitexp.checkpoint.safe_io import LAST, SafeCheckpointIO, sha256
 from vitexp.cli import main
 from vitexp.errors import CheckpointError, ConfigError
-from vitexp.files import write_json
+from vitexp.files.folder import Folder
 
 GOOD = {"head.weight": torch.zeros(2, 2)}
 
@@ -90,7 +90,9 @@ def test_arrays_of_objects_and_tar_files_are_refused(tmp_path: Path) -> None:
 def test_a_manifest_that_vouches_for_a_payload_does_not_help_it(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     torch.save({"x": Payload(os.system, f"touch {marker}")}, tmp_path / LAST)
-    write_json(tmp_path / "manifest.json", {"schema": 1, "files": {sha256(tmp_path / LAST): {"step": 1, "name": LAST}}})
+    folder = Folder(tmp_path)
+    entry = {"name": LAST, "size": 1, "torch": "2", "step": 1, "epoch": 0, "batch": 0}
+    folder.write_json("manifest.json", {"schema": 2, "files": {sha256(folder, LAST): entry}})
     with pytest.raises(CheckpointError):
         SafeCheckpointIO().load_checkpoint(tmp_path / LAST)
     assert not marker.exists()

@@ -46,7 +46,7 @@ HOSTILE = [
     "vitexp.cli.os.system",
     "vitexp.cli.main",
     "vitexp.run.folder.subprocess.run",
-    "vitexp.files.write_json",
+    "vitexp.files.folder.whole",
     "vitexp.build.make",
     "vitexp.data.file.fetch.fetch",
     "vitexp.data.file.fetch.unpack",

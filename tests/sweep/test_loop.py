@@ -10,7 +10,6 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from tests.sweep.toy import toy_job
 from tests.sweeps import in_state, jobs, until
@@ -116,8 +115,8 @@ def test_jobs_stop_when_the_sweep_dies_and_the_next_one_waits_for_them(tmp_path:
     process.wait()
     until(lambda: states(tmp_path) == ["interrupted"] * 2, seconds=20)
     again = sweep_of(tmp_path, 2)
-    lock = FileLock(again.jobs[0].path / ".job.lock", thread_local=False)
-    lock.acquire()  # as if the first were still saving itself
+    lock = again.jobs[0].lock()
+    assert lock.acquire()  # as if the first were still saving itself
     (again.path / "hold").unlink()
     threading.Timer(0.5, lock.release).start()
     start = time.monotonic()

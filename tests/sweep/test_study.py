@@ -10,7 +10,6 @@ from optuna.trial import TrialState
 
 from tests.sweeps import TOY, finish, in_state, jobs, start, until
 from vitexp.errors import ConfigError
-from vitexp.files import write_json
 from vitexp.sweep.folder import FINISHED, Job, Sweep, create_sweep, find_sweep
 from vitexp.sweep.plan import Planned, settings_of, sort_words
 from vitexp.sweep.space import Space
@@ -45,7 +44,7 @@ def opened(outputs: Path, *more: str) -> tuple[Sweep, Study]:
 
 def trained(job: Job, curve: list[float], *, state: str = "done") -> Job:
     """As a process leaves it: `curve` is val/top1 by epoch."""
-    write_json(job.path / "run.json", {"monitor": ["val/top1", 1], "state": state})
+    job.folder.write_json("run.json", {"monitor": ["val/top1", 1], "state": state})
     rows = "".join(f"{epoch + 1},{epoch},{value}\n" for epoch, value in enumerate(curve))
     (job.path / "metrics.csv").write_text("step,epoch,val/top1\n" + rows)
     job.update(state=state, metrics={"best/val/top1": max(curve), "val/top1": curve[-1]} if state == "done" else {})

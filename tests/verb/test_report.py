@@ -16,6 +16,7 @@ from PIL import Image
 
 from vitexp.cli import main
 from vitexp.errors import ConfigError, ResourceError
+from vitexp.files.folder import Folder
 from vitexp.report.page import as_json, picture
 from vitexp.report.run_page import run_page
 from vitexp.run.folder import Run, all_runs, open_run
@@ -76,10 +77,10 @@ def test_text_from_a_run_is_text(outputs: Path) -> None:
 
 def test_a_detector_has_cocos_numbers(tmp_path: Path) -> None:
     record = {"metrics": {"val/map": 0.5, "test/map": 0.4231, "test/map_small": -1.0}}
-    page = run_page(tmp_path, record, state="done", asked=[])
+    page = run_page(Folder(tmp_path), record, state="done", asked=[])
     assert "<td>AP</td><td>50.00</td><td>42.31</td>" in page
     assert "<td>AP, small objects</td><td>–</td><td>–</td>" in page
-    assert "twelve" not in run_page(tmp_path, {"metrics": {"test/top1": 0.5}}, state="done", asked=[])
+    assert "twelve" not in run_page(Folder(tmp_path), {"metrics": {"test/top1": 0.5}}, state="done", asked=[])
 
 
 def test_runs_are_compared_by_what_differs(outputs: Path) -> None:
@@ -189,8 +190,8 @@ def test_a_picture_of_several_panels_takes_the_width_of_the_page(tmp_path: Path)
     wide, narrow = (tmp_path / f"{name}.png" for name in ("wide", "narrow"))
     Image.new("L", (1950, 8)).save(wide)
     Image.new("L", (1050, 8)).save(narrow)
-    assert picture(wide, "amplitude")["big"]
-    assert not picture(narrow, "distance")["big"]
+    assert picture(wide.read_bytes(), "amplitude")["big"]
+    assert not picture(narrow.read_bytes(), "distance")["big"]
 
 
 @needs_browser

@@ -1,6 +1,5 @@
 """An analysis in a folder: its numbers as CSV, its picture as PNG and SVG; and its headline values as a table."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,11 @@ from rich.console import RenderableType
 
 from vitexp.analysis.base import Analysis
 from vitexp.errors import ResourceError
-from vitexp.report.table import value_table
+from vitexp.files.folder import Folder
+from vitexp.report.table import csv_text, value_table
 
 
-def write(analysis: Analysis, measured: Mapping[str, Any], folder: Path, *, title: str) -> list[Path]:
+def write(analysis: Analysis, measured: Mapping[str, Any], folder: Folder, *, title: str) -> list[Path]:
     """Write `<name>.csv`, `<name>.png` and `<name>.svg`; returns the three.
 
     Args:
@@ -24,14 +24,12 @@ def write(analysis: Analysis, measured: Mapping[str, Any], folder: Path, *, titl
     Raises:
         ResourceError: the folder cannot be written.
     """
-    table, picture = folder / f"{analysis.name}.csv", folder / f"{analysis.name}.png"
+    table, picture = folder.path / f"{analysis.name}.csv", folder.path / f"{analysis.name}.png"
     rows = [{"of": label, **row} for label, one in measured.items() for row in analysis.rows(one)]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with table.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+        columns = list(rows[0])
+        text = csv_text(columns, [[_cell(row.get(name, "")) for name in columns] for row in rows])
+        folder.made().write_text(table.name, text)
     except OSError as error:
         raise ResourceError(
             f"cannot write {table}: {error.strerror}; an analysis needs a few megabytes; free space, or outputs=FOLDER"

@@ -1,7 +1,6 @@
 """An analysis during training: its headline values every few epochs, its table and picture at the end."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -9,6 +8,7 @@ from rich.console import RenderableType
 
 from vitexp.analysis.base import Analysis
 from vitexp.analysis.write import summary_table, write
+from vitexp.files.folder import Folder
 from vitexp.logger.tracker import RunLogger
 
 
@@ -33,7 +33,7 @@ class Look(Callback):
         every: int,
         subject: Callable[[LightningModule], Any],
         untrained: Callable[[LightningModule], Any] | None,
-        folder: Path,
+        folder: Folder,
         title: str,
     ) -> None:
         self.analysis, self.every = analysis, every

@@ -18,7 +18,7 @@ from vitexp.checkpoint.read import load_torch, read_tensors, unwrap
 from vitexp.checkpoint.write import save_tensors
 from vitexp.contract import HasBase, StaysInEval
 from vitexp.errors import CheckpointError
-from vitexp.files import parse_json
+from vitexp.files.strict_json import parse_json
 
 ADAPTER = "adapter.safetensors"
 BASE = "base"  # key of the base's fingerprint, in a checkpoint and in an adapter's header

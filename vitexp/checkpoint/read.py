@@ -20,7 +20,7 @@ from vitexp.checkpoint.bounds import (
     require_honest_zip,
 )
 from vitexp.errors import CheckpointError, ConfigError, VitexpError, first_line, require_extra
-from vitexp.files import parse_json
+from vitexp.files.strict_json import parse_json
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz")
 _HUB_FILE = "model.safetensors"

@@ -12,19 +12,45 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from vitexp.checkpoint.read import load_torch
 from vitexp.errors import CheckpointError, ResourceError, first_line
-from vitexp.files import read_json, sync, whole, write_json
+from vitexp.files.folder import Folder
+from vitexp.files.record import Chars, Count, Name, Option, parse, read_record
 
 SCHEMA = 2
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 DATA = "data.pt"  # the inventory of the data that the checkpoints were trained on
 _MANIFEST = "manifest.json"
+_ADVICE = "copy the run again"
+
+
+class Entry(TypedDict):
+    """A file in the manifest."""
+
+    name: Name
+    size: Count
+    torch: Option
+    step: Count
+    epoch: Count
+    batch: Count
+
+
+class Manifest(TypedDict):
+    """manifest.json: SHA-256 -> the file that has it."""
+
+    schema: Count
+    files: dict[Annotated[str, Chars(64)], Entry]
+
+
+class _Header(TypedDict):
+    """The part that a manifest of any version has."""
+
+    schema: Count
 
 
 @dataclass(frozen=True)
@@ -47,15 +73,15 @@ class SafeCheckpointIO(CheckpointIO):
             ResourceError: no room, or no permission; the files that were there are untouched.
         """
         path = Path(path)
+        folder = _folder(path.parent)
         try:
             _require_room(path)
-            with whole(path) as part:
+            with folder.writing(path.name) as part:
                 torch.save(checkpoint, part)
-                sync(part)
-                _enter(path, part, checkpoint)
-                if path.name == LAST and path.exists():
-                    os.replace(path, path.with_name(PREVIOUS))
-            sync(path.parent)
+                _enter(folder, path.name, part.name, checkpoint)
+                if path.name == LAST and folder.has(LAST):
+                    folder.rename(LAST, PREVIOUS)
+            folder.sync()
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
             if isinstance(error, RuntimeError) and "write" not in str(error) and "enforce fail" not in str(error):
                 raise
@@ -64,13 +90,15 @@ class SafeCheckpointIO(CheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> Any:
         """Read a checkpoint whose hash the manifest confirms."""
         path = Path(path)
-        if sha256(path) not in manifest(path.parent):
+        folder = _folder(path.parent)
+        if sha256(folder, path.name) not in manifest(folder):
             raise CheckpointError(f"checkpoint {path} is damaged (its SHA-256 is not in {_MANIFEST})")
         return load_torch(path)
 
     def remove_checkpoint(self, path: Any) -> None:
         """Delete a checkpoint file."""
-        Path(path).unlink(missing_ok=True)
+        path = Path(path)
+        _folder(path.parent).remove(path.name)
 
 
 def position_of(folder: Path) -> Position:
@@ -82,7 +110,7 @@ def position_of(folder: Path) -> Position:
     return Position(entry["step"], entry["epoch"], entry["batch"], file)
 
 
-def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def newest(place: Path) -> tuple[Path, Entry] | None:
     """The whole training checkpoint with the most steps and its manifest entry; None if the folder has none.
 
     Left-overs of killed saves are removed. Names and times of the files do not matter, only what their hashes say.
@@ -90,63 +118,65 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         CheckpointError: there are checkpoints, but all are damaged, or of another vitexp.
     """
-    for part in folder.glob(".*.part"):
-        part.unlink()
-    entries = manifest(folder)
-    if entries and (schema := _read(folder).get("schema", 0)) < SCHEMA:
+    folder = _folder(place)
+    folder.remove_parts()
+    if (schema := _schema(folder)) < SCHEMA:
         raise CheckpointError(
-            f"{folder} was written by an older vitexp (schema {schema}) and holds another training state;"
+            f"{place} was written by an older vitexp (schema {schema}) and holds another training state;"
             " resume it with that version, or begin a new run with checkpoint= its weights"
         )
-    found = [path for name in (LAST, PREVIOUS) if (path := folder / name).is_file()]
-    whole = [(path, entries[digest]) for path in found if (digest := sha256(path)) in entries]
+    entries = manifest(folder)
+    found = [name for name in (LAST, PREVIOUS) if folder.has(name)]
+    whole = [(place / name, entries[digest]) for name in found if (digest := sha256(folder, name)) in entries]
     if found and not whole:
-        names = ", ".join(path.name for path in found)
-        raise CheckpointError(f"every checkpoint in {folder} is damaged ({names}); the run must be trained again")
+        raise CheckpointError(
+            f"every checkpoint in {place} is damaged ({', '.join(found)}); the run must be trained again"
+        )
     return max(whole, key=lambda pair: pair[1]["step"], default=None)
 
 
-def manifest(folder: Path) -> dict[str, dict[str, Any]]:
+def manifest(folder: Folder) -> dict[str, Entry]:
     """SHA-256 -> {step, epoch, batch, size, ...} of the files of a checkpoint folder."""
-    content = _read(folder)
-    if not content:
-        return {}
-    if content.get("schema", 0) > SCHEMA:
-        raise CheckpointError(f"{folder} was written by a newer vitexp (schema {content['schema']}); update vitexp")
-    entries = content.get("files")
-    if not isinstance(entries, dict):
-        raise CheckpointError(f"{folder / _MANIFEST} lists no files; copy the run again")
-    return entries
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    """The manifest as it is; empty if there is none."""
+    if (schema := _schema(folder)) > SCHEMA:
+        raise CheckpointError(f"{folder.path} was written by a newer vitexp (schema {schema}); update vitexp")
     try:
-        content: dict[str, Any] = read_json(
-            folder / _MANIFEST, dict, error=CheckpointError, advice="copy the run again"
-        )
+        return read_record(folder, _MANIFEST, Manifest, advice=_ADVICE)["files"]
     except FileNotFoundError:
         return {}
-    return content
 
 
-def sha256(path: Path) -> str:
+def _folder(place: Path) -> Folder:
+    """The checkpoint folder of a run, which is no link."""
+    return Folder(place.parent, place.name)
+
+
+def _schema(folder: Folder) -> int:
+    """The version of the manifest; ours where there is none yet."""
+    try:
+        return read_record(folder, _MANIFEST, _Header, advice=_ADVICE)["schema"]
+    except FileNotFoundError:
+        return SCHEMA
+
+
+def sha256(folder: Folder, name: str) -> str:
     """Hex digest of a file's content."""
-    with path.open("rb") as file:
+    with folder.reading(name) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _enter(path: Path, part: Path, checkpoint: dict[str, Any]) -> None:
+def _enter(folder: Folder, name: str, part: str, checkpoint: dict[str, Any]) -> None:
     """Add the new file to the manifest, before it gets its name; entries of files long gone are dropped."""
-    entries = manifest(path.parent)
-    digest = sha256(part)
-    position = checkpoint.get("vitexp", {})
+    entries = manifest(folder)
+    with folder.reading(part) as file:
+        os.fsync(file.fileno())
+        size, digest = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+    position = {"step": 0, "epoch": 0, "batch": 0, **checkpoint.get("vitexp", {})}
     entries.pop(digest, None)
-    entries[digest] = {"name": path.name, "size": part.stat().st_size, "torch": torch.__version__, **position}
-    recent = list(entries.items())
+    new = parse(Entry, {"name": name, "size": size, "torch": torch.__version__, **position}, source=name)
+    recent = [*entries.items(), (digest, new)]
     kept = dict(recent[-12:])
     rare = [item for name in (BEST, DATA) for item in [one for one in recent if one[1]["name"] == name][-2:]]
-    write_json(path.parent / _MANIFEST, {"schema": SCHEMA, "files": {**dict(rare), **kept}})
+    folder.write_json(_MANIFEST, {"schema": SCHEMA, "files": {**dict(rare), **kept}})
 
 
 def _require_room(path: Path) -> None:

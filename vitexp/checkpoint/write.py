@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vitexp.contract import HasGrid
 from vitexp.errors import ResourceError
-from vitexp.files import whole
+from vitexp.files.folder import whole
 
 
 def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitexp import files as strict_json
 from vitexp.data.box.source import BoxReader, BoxSource
 from vitexp.errors import DataError
+from vitexp.files import strict_json
 
 # COCO's own largest file has 448 MB, LVIS's 1.1 GB; parsing takes several times that.
 MAX_BYTES = 4 * 2**30

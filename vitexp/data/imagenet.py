@@ -26,7 +26,7 @@ from vitexp.data.pixels import Pixels
 from vitexp.data.source import FileSource, file_source
 from vitexp.data.split import hold_out
 from vitexp.errors import DataError
-from vitexp.files import read_json
+from vitexp.files.strict_json import read_json
 
 _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from vitexp.errors import ConfigError, ResourceError
-from vitexp.files import whole
+from vitexp.errors import CheckpointError, ConfigError, ResourceError
+from vitexp.files.folder import Folder
 from vitexp.report.metrics import COLUMNS, read_cells, read_metrics
 
 __all__ = ["MetricsFile", "read_metrics"]
@@ -41,6 +41,7 @@ class MetricsFile:
             ResourceError: the file cannot be written.
         """
         self.path = Path(path)
+        self._folder = Folder(self.path.parent)
         self._columns: list[str] = ["step", "epoch"]
         self._row: dict[str, str] = {}  # the last row, which may still grow
         self._start = 0  # where it begins in the file, in bytes
@@ -77,7 +78,7 @@ class MetricsFile:
             self._file = None
 
     def _begin(self, resume_step: int | None) -> None:
-        exists = self.path.exists()
+        exists = self.path.name in self._folder.entries()
         if exists and resume_step is None:
             raise ConfigError(
                 f"{self.path} holds the metrics of another run; a new run needs a folder of its own; "
@@ -93,7 +94,8 @@ class MetricsFile:
     def _write_row(self) -> None:
         """Put the last row in its place, over its earlier state."""
         if self._file is None:
-            self._file = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+            with self._folder.updating(self.path.name) as descriptor:
+                self._file = os.dup(descriptor)
         line = _line(self._row, self._columns)
         position = self._start
         while line:
@@ -114,19 +116,27 @@ class MetricsFile:
         self._start = len(body)
         body += _line(self._row, self._columns) if self._row else b""
         self._end = len(body)
-        with whole(self.path) as part:
+        with self._folder.writing(self.path.name) as part:
             part.write_bytes(body)
 
     def _earlier_rows(self) -> list[dict[str, str]]:
         """The rows on disk before the last one."""
-        return [row for row in read_cells(self.path) if int(row["step"]) < int(self._row["step"])]
+        return [row for row in read_cells(self.path) if _step(row) < _step(self._row)]
+
+
+def _step(row: Mapping[str, str]) -> int:
+    """The step of a row, or CheckpointError: the file may have come from anywhere before the run went on with it."""
+    step = row.get("step", "")
+    if not (step.isascii() and step.isdigit() and len(step) < 16):
+        raise CheckpointError(f"metrics.csv is damaged (a row with step {step[:40]}); copy the run again")
+    return int(step)
 
 
 def _increasing(rows: Iterator[dict[str, str]], highest: int) -> Iterator[dict[str, str]]:
     """The rows up to step `highest`, without any that does not come after its predecessor."""
     last = -1
     for row in rows:
-        step = int(row["step"])
+        step = _step(row)
         if last < step <= highest:
             last = step
             yield row

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from vitexp.files.folder import Folder
+from vitexp.files.record import RunRecord
 from vitexp.report.metrics import VAL_AP, VAL_TOP1, headlines
 from vitexp.report.page import number_cell, render
 from vitexp.report.run_page import curve_charts, rows_of
@@ -30,17 +31,18 @@ class ComparedRun:
     """One run: its name, folder, state, run.json and its configuration as dotted keys."""
 
     name: str
-    path: Path
+    folder: Folder
     state: str
-    record: Mapping[str, Any]
+    record: RunRecord
     config: Mapping[str, Any]
 
 
-def compare_page(runs: Sequence[ComparedRun], *, title: str) -> str:
-    """HTML of several runs, in the given order."""
+def compare_page(runs: Sequence[ComparedRun], *, title: str, unread: Sequence[str] = ()) -> str:
+    """HTML of several runs, in the given order; `unread` says of which others there is nothing, and why."""
+    problems = list(unread)
     keys = differing(runs)
     metrics = headlines(name for run in runs for name in run.record.get("metrics", {}))
-    curves = curve_charts([(_label(run, keys), rows_of(run.path)) for run in runs[:_MOST_CURVES]], _CHARTS)
+    curves = curve_charts([(_label(run, keys), rows_of(run.folder, problems)) for run in runs[:_MOST_CURVES]], _CHARTS)
     swept = [chart for key in keys if key != _SEED for chart in [_effect(runs, key, metrics)] if chart]
     context = {
         "title": title,
@@ -51,6 +53,7 @@ def compare_page(runs: Sequence[ComparedRun], *, title: str) -> str:
         "runs": [_row(run, keys, metrics) for run in runs],
         "swept": range(len(swept)),
         "lines": range(len(swept), len(swept) + len(curves)),
+        "problems": problems,
     }
     return render("compare.html", charts=[*swept, *curves], context=context)
 
@@ -129,7 +132,7 @@ def _cell(value: Any) -> Any:
 
 
 def _finite(runs: Sequence[ComparedRun], metric: str) -> list[float]:
-    return [float(run.record["metrics"][metric]) for run in runs if metric in run.record.get("metrics", {})]
+    return [run.record["metrics"][metric] for run in runs if metric in run.record.get("metrics", {})]
 
 
 def _effect(runs: Sequence[ComparedRun], key: str, metrics: Sequence[str]) -> dict[str, Any] | None:
@@ -140,7 +143,7 @@ def _effect(runs: Sequence[ComparedRun], key: str, metrics: Sequence[str]) -> di
         return None
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     place = {value: float(value) if numeric else float(index) for index, value in enumerate(values)}
-    dots = [(place[_value(run, key)], float(run.record["metrics"][metrics[0]])) for run in tested]
+    dots = [(place[_value(run, key)], run.record["metrics"][metrics[0]]) for run in tested]
     means = sorted((x, fmean(y for other, y in dots if other == x)) for x in set(place.values()))
     chart: dict[str, Any] = {
         "title": f"{metrics[0]} against {key}",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitexp.errors import ResourceError
+from vitexp.files.folder import whole
 from vitexp.report.text import elide
 
 if TYPE_CHECKING:
@@ -83,14 +84,19 @@ def figure(out: Path, *, headline: str, size: tuple[float, float], vector: bool 
         drawing.suptitle(headline, x=0.01, ha="left", fontsize=17, fontweight="bold")
         yield drawing
         try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            drawing.savefig(out, facecolor="white")
+            _save(drawing, out, metadata=None)
             if vector:
-                drawing.savefig(out.with_suffix(".svg"), facecolor="white", metadata={"Date": None})
+                _save(drawing, out.with_suffix(".svg"), metadata={"Date": None})
         except OSError as error:
             raise ResourceError(
                 f"cannot write {out}: {error.strerror}; a picture needs 1 MB in a writable folder; free space there"
             ) from error
+
+
+def _save(drawing: "Figure", out: Path, *, metadata: dict[str, None] | None) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole(out) as part:
+        drawing.savefig(part, facecolor="white", format=out.suffix[1:], metadata=metadata)
 
 
 def footnote(drawing: "Figure", text: str) -> None:

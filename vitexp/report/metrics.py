@@ -1,12 +1,13 @@
 """Names and order of metrics; metrics.csv: one row a logging step, an empty cell where a column has no value."""
 
-import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitexp.errors import CheckpointError
+from vitexp.files.folder import Folder
+from vitexp.files.record import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +28,10 @@ CARD = (
     *(TEST_TOP1, TEST_TOP5, "test/map", "test/map_50", "val/top1", "val/map"),
     *("test/loss", "test/ece", "val/loss", "train/loss"),
 )
+
+# A file of more than these is none that vitexp writes.
+_MOST_BYTES, _MOST_HEAD, _MOST_CELLS = 32 * 2**20, 2**16, 4_000_000
+_MOST_STEPS = 2**53
 
 # The columns that vitexp writes, in the file's order. Others may follow, in alphabetical order.
 COLUMNS = {
@@ -69,12 +74,21 @@ def compared(names: Iterable[str], most: int = 4) -> list[str]:
 
 
 def read_cells(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of metrics.csv as text, without a last row that a kill or a full disk has torn."""
-    text = path.read_text(encoding="utf-8")
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    reader = csv.reader(lines)
-    columns = next(reader, [])
-    for cells in reader:
+    """The rows of metrics.csv as text, without a last row that is being written or that a kill has torn.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CheckpointError: it is no file, too large, or a row has no step.
+    """
+    head, *lines = Folder(path.parent).lines(path.name, most=_MOST_BYTES) or [""]
+    if len(head) > _MOST_HEAD:
+        raise CheckpointError(f"{path} is damaged (a head of {len(head):,} characters); train again")
+    columns, left = printable(head).split(","), _MOST_CELLS
+    for line in lines:
+        cells = line.split(",")
+        left -= len(cells) - cells.count("")
+        if left < 0:
+            raise CheckpointError(f"{path} has more than {_MOST_CELLS:,} values; none of vitexp's has; train again")
         if len(cells) == len(columns):
             yield dict(zip(columns, cells, strict=True))
 
@@ -85,14 +99,24 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     Raises:
         CheckpointError: no such file, or a cell is not a number.
     """
+    path = Path(path)
     try:
-        return [{name: float(cell) for name, cell in row.items() if cell} for row in read_cells(Path(path))]
+        rows = [{name: float(cell) for name, cell in row.items() if cell} for row in read_cells(path)]
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
             f"{path} does not exist; a run that has trained has its metrics there; `vitexp list runs` names the runs"
         ) from None
     except ValueError as error:
+        if isinstance(error, CheckpointError):
+            raise
         raise CheckpointError(f"{path} is damaged ({error}); each cell is a number or empty; train again") from None
+    for row in rows:
+        counts = (row.get("step", math.nan), row.get("epoch", 0.0))
+        if not all(0 <= count <= _MOST_STEPS for count in counts):
+            raise CheckpointError(
+                f"{path} is damaged (a row with step {counts[0]:g}, epoch {counts[1]:g}); train again"
+            )
+    return rows
 
 
 def series(rows: Sequence[dict[str, float]], name: str) -> tuple["np.ndarray", "np.ndarray"]:

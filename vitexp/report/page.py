@@ -53,12 +53,10 @@ def as_json(value: object) -> str:
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
 
-def picture(path: Path, caption: str) -> dict[str, Any]:
-    """An image file as part of the page; `big` for a PNG of several panels, which needs the page's whole width."""
-    kind = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}[path.suffix]
-    content = path.read_bytes()
-    width = int.from_bytes(content[16:20], "big") if path.suffix == ".png" else 0  # where the format has it
-    data = f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+def picture(content: bytes, caption: str) -> dict[str, Any]:
+    """A PNG as part of the page; `big` for one of several panels, which needs the page's whole width."""
+    width = int.from_bytes(content[16:20], "big")  # where the format has it
+    data = f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
     return {"data": data, "caption": caption, "big": width > _BIG}
 
 

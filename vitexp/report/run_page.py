@@ -2,11 +2,11 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from vitexp.errors import CheckpointError
-from vitexp.files import read_json
+from vitexp.files.folder import Folder
+from vitexp.files.record import Evaluation, RunRecord, printable, read_record
 from vitexp.report.metrics import ACCURACY, PRECISION, headlines, read_metrics
 from vitexp.report.page import line, picture, render
 from vitexp.report.text import duration, number
@@ -43,34 +43,36 @@ TWELVE = {
     "mar_large": "AR, large objects",
 }
 _DRAWN_HERE = ("loss", "accuracy", "precision", "learning_rate")  # page.js draws these from the numbers
-_LOG_LINES = 40
+_LOG_LINES, _LOG_BYTES = 40, 2**16
+_PICTURES_BYTES = 32 * 2**20  # of all pictures of a page together
 
 
 def run_page(
-    path: Path,
-    record: Mapping[str, Any],
+    folder: Folder,
+    record: RunRecord,
     *,
     state: str,
     asked: Sequence[tuple[str, str, str]],
     back: str = "",
     refresh: int = 0,
 ) -> str:
-    """HTML of the run in folder `path`.
+    """HTML of the run in a folder; what in it cannot be read is named on the page.
 
     Args:
-        path: the run folder.
+        folder: of the run.
         record: its run.json.
         state: running, done, failed or interrupted.
         asked: key, value, default of each override.
         back: link to the list of runs, in the dashboard.
         refresh: seconds between reloads, while it runs.
     """
-    rows = rows_of(path)
+    problems: list[str] = []
+    rows = rows_of(folder, problems)
     charts = curve_charts([("", rows)], {**CHARTS, **analysis_charts(rows)})
     chosen = record.get("chosen", {})
     context = {
-        "title": path.name,
-        "name": path.name,
+        "title": folder.name,
+        "name": folder.name,
         "state": state,
         "reason": record.get("reason") or "",
         "what": " · ".join(str(chosen.get(group, "?")) for group in ("model", "attention", "data", "regime")),
@@ -80,22 +82,24 @@ def run_page(
         "asked": asked,
         "lines": range(len(charts)),
         "twelve": _twelve(record),
-        "pictures": _pictures(path / "plots"),
-        "analyses": _analyses(path / "analysis"),
-        "evaluations": _evaluations(path / "evaluations"),
-        "log": _log(path / "log.txt") if state == "failed" else "",
+        "pictures": _pictures(folder.sub("plots"), problems),
+        "analyses": _analyses(folder.sub("analysis"), problems),
+        "evaluations": _evaluations(folder.sub("evaluations"), problems),
+        "log": _log(folder, problems) if state == "failed" else "",
         "command": command_of(record),
-        "environment": _environment(record, path),
+        "environment": _environment(record, folder),
         "back": back,
+        "problems": problems,
     }
     return render("run.html", charts=charts, context=context, refresh=refresh)
 
 
-def rows_of(path: Path) -> list[dict[str, float]]:
-    """A run's metrics, none yet if it has not logged."""
+def rows_of(folder: Folder, problems: list[str]) -> list[dict[str, float]]:
+    """A run's metrics, none yet if it has not logged; `problems` gets why they cannot be read."""
     try:
-        return read_metrics(path / "metrics.csv")
-    except CheckpointError:
+        return read_metrics(folder.path / "metrics.csv") if "metrics.csv" in folder.entries() else []
+    except CheckpointError as error:
+        problems.append(str(error))
         return []
 
 
@@ -116,7 +120,9 @@ def curve_charts(
 def analysis_charts(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, str]]:
     """Charts like CHARTS of what analyses measured more than once in training: one for each headline value."""
     charts: dict[str, dict[str, str]] = {}
-    for column in dict.fromkeys(name for row in rows for name in row if name.startswith("analysis/")):
+    for column in dict.fromkeys(name for row in rows for name in row if name.count("/") > 1):
+        if not column.startswith("analysis/"):
+            continue
         _, analysis, *kind, value = column.split("/")
         if sum(column in row for row in rows) > 1:
             legend = " ".join([*kind, value]).replace("_", " ")
@@ -124,20 +130,20 @@ def analysis_charts(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, 
     return charts
 
 
-def command_of(record: Mapping[str, Any]) -> str:
+def command_of(record: RunRecord) -> str:
     """The line that makes the run again, with the commit that made it."""
     commit, dirty = record.get("git_commit"), record.get("git_dirty")
     said = f"  # at commit {commit[:10]}{', with uncommitted changes' if dirty else ''}" if commit else ""
     return shlex.join(record.get("argv", ["vitexp"])) + said
 
 
-def _cards(record: Mapping[str, Any]) -> list[dict[str, str]]:
+def _cards(record: RunRecord) -> list[dict[str, str]]:
     metrics = record.get("metrics", {})
-    cards = [{"name": name, "value": number(float(metrics[name]))} for name in headlines(metrics)]
+    cards = [{"name": name, "value": number(metrics[name])} for name in headlines(metrics)]
     return [*cards, {"name": "time of training", "value": duration(record.get("fit_seconds"))}]
 
 
-def _twelve(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _twelve(record: RunRecord) -> list[tuple[str, str, str]]:
     """COCO's numbers of a detector in percent, val and test; a dash where the data has no such object."""
     metrics = record.get("metrics", {})
     if not PRECISION.keys() & metrics.keys():
@@ -152,35 +158,80 @@ def _percent(value: float | None) -> str:
     return "–" if value is None or value < 0 else f"{100 * value:.2f}"
 
 
-def _pictures(folder: Path) -> list[dict[str, Any]]:
+def _pictures(folder: Folder, problems: list[str]) -> list[dict[str, Any]]:
     order = list(CAPTIONS)
-    files = [file for file in folder.glob("*.png") if file.stem not in _DRAWN_HERE]
-    files.sort(key=lambda file: (order.index(file.stem) if file.stem in order else len(order), file.stem))
-    return [picture(file, CAPTIONS.get(file.stem, file.stem.replace("_", " "))) for file in files]
+    stems = [name.removesuffix(".png") for name in _images(folder, problems)]
+    stems = [stem for stem in stems if stem not in _DRAWN_HERE]
+    stems.sort(key=lambda stem: (order.index(stem) if stem in order else len(order), stem))
+    named = [(folder, stem, CAPTIONS.get(stem, stem.replace("_", " "))) for stem in stems]
+    return _embedded(named, problems)
 
 
-def _analyses(folder: Path) -> list[dict[str, Any]]:
-    return [picture(file, file.stem.replace("_", " ")) for file in sorted(folder.glob("**/*.png"))]
+def _analyses(folder: Folder, problems: list[str]) -> list[dict[str, Any]]:
+    stems = [name.removesuffix(".png") for name in _images(folder, problems)]
+    return _embedded([(folder, stem, stem.replace("_", " ")) for stem in stems], problems)
 
 
-def _evaluations(folder: Path) -> list[tuple[str, str, str]]:
+def _images(folder: Folder, problems: list[str]) -> list[str]:
+    """The names of the PNG files in a folder of the run."""
+    try:
+        return [name for name in folder.entries() if name.endswith(".png") and not name.startswith(".")]
+    except CheckpointError as error:
+        problems.append(str(error))
+        return []
+
+
+def _embedded(named: Sequence[tuple[Folder, str, str]], problems: list[str]) -> list[dict[str, Any]]:
+    """Pictures by folder, name and caption: regular files of the run folder, never what a link leads to."""
+    found, left = [], _PICTURES_BYTES
+    for folder, stem, caption in named:
+        try:
+            content = folder.read(f"{stem}.png", most=left)
+        except (CheckpointError, FileNotFoundError) as error:
+            problems.append(str(error))
+            continue
+        left -= len(content)
+        found.append(picture(content, caption))
+    return found
+
+
+def _evaluations(folder: Folder, problems: list[str]) -> list[tuple[str, str, str]]:
     rows = []
-    for file in sorted(folder.glob("*/evaluation.json")):
-        metrics = read_json(file, dict, error=CheckpointError, advice="remove it").get("metrics", {})
-        rows += [(file.parent.name, name, number(value)) for name, value in sorted(metrics.items())]
+    for name in _evaluated(folder, problems):
+        try:
+            record = read_record(folder.sub(name), "evaluation.json", Evaluation, advice="remove it")
+        except FileNotFoundError:  # one of several sizes, or of several tasks
+            continue
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        rows += [(name, metric, number(value)) for metric, value in sorted(record["metrics"].items())]
     return rows
 
 
-def _log(file: Path) -> str:
-    if not file.is_file():
+def _evaluated(folder: Folder, problems: list[str]) -> list[str]:
+    """The names of the folders of evaluations."""
+    try:
+        return [name for name, kind in folder.entries().items() if kind != "file"]
+    except CheckpointError as error:
+        problems.append(str(error))
+        return []
+
+
+def _log(folder: Folder, problems: list[str]) -> str:
+    try:
+        return printable("\n".join(folder.tail("log.txt", most=_LOG_BYTES).splitlines()[-_LOG_LINES:]))
+    except FileNotFoundError:
         return ""
-    return "\n".join(file.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:])
+    except CheckpointError as error:
+        problems.append(str(error))
+        return ""
 
 
-def _environment(record: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
+def _environment(record: RunRecord, folder: Folder) -> list[tuple[str, str]]:
     hardware, packages = record.get("hardware", {}), record.get("packages", {})
     rows = [
-        ("folder", str(path)),
+        ("folder", str(folder.path)),
         ("machine", f"{record.get('host', '?')}, {hardware.get('cpu', '?')}, {hardware.get('cores', '?')} cores"),
         ("system", str(hardware.get("system", "?"))),
         ("python", str(record.get("python", "?"))),

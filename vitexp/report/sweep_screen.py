@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -27,7 +27,9 @@ class Ended(Protocol):
     def state(self) -> str:
         """running, done, failed or another state of a job."""
 
-    record: dict[str, Any]
+    @property
+    def seconds(self) -> float:
+        """The time that it took."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def counted(ended: Sequence[Ended]) -> Mapping[str, int]:
 
 def remaining_seconds(running: Sequence[Line], ended: Sequence[Ended], waiting: int, slots: int) -> float | None:
     """The seconds left if every job takes as long as those that are done; None before the first is."""
-    times = [float(job.record["seconds"]) for job in ended if job.state == "done"]
+    times = [job.seconds for job in ended if job.state == "done"]
     if not times:
         return None
     mean = sum(times) / len(times)

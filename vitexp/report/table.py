@@ -4,9 +4,11 @@ Every cell is a Text of cleaned data, so a class called `[red]` or a run name wi
 whatever console prints it. `vitexp.report.console.make_console` prints them whole in a pipe.
 """
 
+import csv
+import io
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ _STATES = {
     "pruned": "magenta",
     "failed": "red",
     "killed": "red",
+    "unreadable": "red",
     "interrupted": "yellow",
 }
 _SEED = "seed"
@@ -110,6 +113,15 @@ def sweep_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """
     names = compared(name for row in rows for name in row["metrics"])
     return _Fitting(_sweep(rows, names), _sweep(rows, names[:2]))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as the text of a CSV file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def mean_std(values: Sequence[float]) -> str:

@@ -35,7 +35,7 @@ def save_adapter(run: Run, data: ImageData, model: Any, names: frozenset[str] | 
     header["earlier"] = (
         list(model.earlier) if isinstance(model, HasBase) else []
     )  # the tasks that this one reads, by their digests
-    header["rules"] = (run.path / RULES).read_text()
+    header["rules"] = run.folder.text(RULES)
     write_adapter(run.path / ADAPTER, tensors, header)
     count = sum(tensor.numel() for tensor in tensors.values())
     run.update(adapter={BASE: model.fingerprint, "parameters": count, "bytes": (run.path / ADAPTER).stat().st_size})

@@ -148,7 +148,7 @@ def _select(training: Training, run: Run, callbacks: Sequence[Callback]) -> nn.M
     """The weights that are tested and exported: of the last epoch (their average, if one is kept) or the best one."""
     model = training.task.model
     average = next((c.average for c in callbacks if isinstance(c, Average)), None)
-    if training.settings.select == "best" and (run.checkpoints / BEST).exists():
+    if training.settings.select == "best" and run.folder.sub("checkpoints").has(BEST):
         best = SafeCheckpointIO().load_checkpoint(run.checkpoints / BEST)["state_dict"]
         model = average.module if average is not None else model
         model.load_state_dict(best, strict=trained_names(training.task.model) is None)
@@ -176,8 +176,9 @@ def _draw(run: Run, training: Training, callbacks: Sequence[Callback], logger: R
 
     pictures = next(c for c in callbacks if isinstance(c, Pictures))
     written: list[Path] = []
-    written += curves(run.path / "metrics.csv", run.path / "plots", title=run.name)
-    written += pictures.draw(run.path / "plots", training.data, title=run.name)
+    plots = run.folder.sub("plots").made().path
+    written += curves(run.path / "metrics.csv", plots, title=run.name)
+    written += pictures.draw(plots, training.data, title=run.name)
     for path in written:
         logger.log_picture(path.stem, path, training.trainer.global_step)
 

@@ -24,7 +24,7 @@ def print_header(run: Run, training: Training) -> None:
     total = steps * epochs
     shape = (data.channels, *_image_shape(task.model, data.image_size))
     name, warm = settings.chosen["schedule"], warm_steps(settings.warmup, total, steps)
-    text = (run.path / "overrides.txt").read_text().splitlines()
+    text = run.folder.text("overrides.txt").splitlines() if run.folder.has("overrides.txt") else []
     shorts = {key: short for short, key in ALIASES.items()}
     asked = [f"{line} ({shorts[key]}=)" if (key := line.partition("=")[0]) in shorts else line for line in text]
     show(

@@ -1,17 +1,16 @@
 """The end of a sweep: its leaderboard, `sweep.csv`, the picture, the page, and which jobs failed."""
 
-import csv
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from vitexp.errors import CheckpointError, SweepError
+from vitexp.files.folder import Folder
 from vitexp.report.console import make_console
 from vitexp.report.plot_sweep import against, analyses_against
 from vitexp.report.screen import say
-from vitexp.report.table import sweep_table
+from vitexp.report.table import csv_text, sweep_table
 from vitexp.report.text import clean
 from vitexp.sweep.folder import FINISHED, Job, Sweep
 from vitexp.verb.report import write_comparison
@@ -27,8 +26,8 @@ def conclude(sweep: Sweep, *, quiet: bool) -> int:
     """
     rows = [row_of(job) for job in sweep.jobs]
     make_console().print(sweep_table(rows))
-    write_table(rows, sweep.path / "sweep.csv")
-    sweep.update(jobs=[{key: job.record[key] for key in _KEPT} for job in sweep.jobs])
+    write_table(rows, sweep.folder)
+    sweep.update(jobs=[{key: value for key, value in job.record.items() if key in _KEPT} for job in sweep.jobs])
     against(rows, sweep.path / "sweep.png", title=sweep.path.name)
     analyses_against(rows, sweep.path, title=sweep.path.name)
     if sweep.record["verb"] == "train":
@@ -57,15 +56,13 @@ def row_of(job: Job) -> dict[str, Any]:
     return {"overrides": job.swept, "state": job.state, "metrics": job.record["metrics"]}
 
 
-def write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """One row a job: overrides, state, metrics."""
+def write_table(rows: Sequence[dict[str, Any]], folder: Folder) -> None:
+    """`sweep.csv`, one row a job: overrides, state, metrics."""
     metrics = sorted({name for row in rows for name in row["metrics"]})
     keys = sorted({key for row in rows for key in row["overrides"]})
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*keys, "state", *metrics])
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({**row["overrides"], "state": row["state"], **row["metrics"]})
+    flat = [{**row["overrides"], "state": row["state"], **row["metrics"]} for row in rows]
+    columns = [*keys, "state", *metrics]
+    folder.write_text("sweep.csv", csv_text(columns, [[row.get(name, "") for name in columns] for row in flat]))
 
 
 def _how(job: Job) -> str:

@@ -2,49 +2,97 @@
 
 `sweep.json` holds the sweep's identity, each job's folder its frozen configuration (`job.yaml`) and its state
 (`job.json`), written atomically by whoever works on it: the sweep before the job starts and after it ended, the job in
-between. Nothing is in memory alone, so a sweep that was killed goes on from its folder.
+between. Nothing is in memory alone, so a sweep that was killed goes on from its folder. All goes through `Folder`s.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from vitexp.config.command import VERBS
 from vitexp.errors import CheckpointError, ConfigError, ResourceError
-from vitexp.files import read_json, write_json
+from vitexp.files.folder import Folder
+from vitexp.files.lock import Lock
+from vitexp.files.record import Count, Metrics, Option, Seconds, Text, parse, read_record
 from vitexp.sweep.plan import Planned, folder_name
 
-SETTINGS, STATE, FROZEN = "sweep.json", "job.json", "job.yaml"
+SETTINGS, STATE, FROZEN, OUTPUT = "sweep.json", "job.json", "job.yaml", "output.txt"
 # A job in one of these states is not run again.
 FINISHED = ("done", "pruned")
 FAILED = ("failed", "killed")
+_ADVICE = "remove its folder, or add new=true"
+
+
+class JobRecord(TypedDict):
+    """job.json: what a job is, and how far it is."""
+
+    number: Count
+    verb: Option
+    argv: list[Text]
+    overrides: list[Text]
+    swept: dict[Option, Text]
+    digest: Option
+    epochs: Count
+    state: Literal["waiting", "running", "done", "pruned", "failed", "killed", "interrupted"]
+    exit_code: Count | None
+    reason: Text | None
+    metrics: Metrics
+    attempts: Count
+    seconds: Seconds
+    trial: NotRequired[Count]
+    resumes: NotRequired[bool]
+    pid: NotRequired[Count]
+    host: NotRequired[Option]
+    started: NotRequired[Option]
+
+
+class SweepRecord(TypedDict):
+    """sweep.json: what a sweep is; its jobs are in their folders."""
+
+    schema: Count
+    identity: Option
+    verb: Option
+    argv: list[Text]
+    started: NotRequired[Option]
+    pid: NotRequired[Count]
+    host: NotRequired[Option]
 
 
 class Job:
     """One job of a sweep: its folder and what its job.json says."""
 
-    def __init__(self, path: Path, record: Mapping[str, Any] | None = None) -> None:
-        self.path = path
-        self.record: dict[str, Any] = dict(record or {})
+    def __init__(self, folder: Folder | Path, record: JobRecord | None = None) -> None:
+        self.folder = folder if isinstance(folder, Folder) else Folder(folder.parent, folder.name)
+        self.record: JobRecord = read_job(self.folder) if record is None else record
+
+    @property
+    def path(self) -> Path:
+        """The path of its folder."""
+        return self.folder.path
 
     @property
     def number(self) -> int:
         """Its place in the sweep, from 0."""
-        return int(self.record["number"])
+        return self.record["number"]
 
     @property
     def swept(self) -> dict[str, str]:
         """The overrides that differ between jobs."""
-        return dict(self.record["swept"])
+        return self.record["swept"]
 
     @property
     def state(self) -> str:
         """waiting, running, done, pruned, failed, killed or interrupted."""
-        return str(self.record["state"])
+        return self.record["state"]
+
+    @property
+    def seconds(self) -> float:
+        """The time that its attempts took."""
+        return self.record["seconds"]
 
     @property
     def is_over(self) -> bool:
@@ -58,61 +106,62 @@ class Job:
 
     def reload(self) -> None:
         """Read job.json again: the job writes it while it works."""
-        self.record = read_state(self.path / STATE)
+        self.record = read_job(self.folder)
 
     def update(self, **fields: object) -> None:
         """Change fields of job.json, atomically."""
-        self.record.update(fields)
-        write_json(self.path / STATE, self.record)
+        self.record = parse(JobRecord, {**self.record, **fields}, source=f"{self.path}/{STATE}")
+        self.folder.write_json(STATE, self.record)
 
     def freeze(self, cfg: DictConfig) -> None:
-        """Write the configuration that the job will run with."""
-        (self.path / FROZEN).write_text(OmegaConf.to_yaml(cfg))
+        """Write the configuration that the job will run with; its output goes to a file of its own."""
+        self.folder.write_text(FROZEN, OmegaConf.to_yaml(cfg))
+        with self.folder.appending(OUTPUT):
+            pass
 
     def config(self) -> DictConfig:
         """The frozen configuration."""
-        cfg = OmegaConf.load(self.path / FROZEN)
+        cfg = OmegaConf.create(self.folder.text(FROZEN))
         assert isinstance(cfg, DictConfig)
         return cfg
 
-    def lock(self) -> FileLock:
+    def lock(self) -> Lock:
         """The lock that the process of the job holds while it works."""
-        return FileLock(self.path / ".job.lock")
+        return Lock(self.folder, ".job.lock")
 
     def is_busy(self) -> bool:
         """Whether a process works on the job, such as one that a killed sweep left to save itself."""
-        probe = self.lock()
-        try:
-            probe.acquire(timeout=0)
-        except (Timeout, PermissionError):
-            return True
-        probe.release()
-        return False
+        return self.lock().is_held()
 
 
 class Sweep:
     """One sweep: its folder, what sweep.json says, its jobs by number."""
 
-    def __init__(self, path: Path, record: Mapping[str, Any]) -> None:
-        self.path = path
-        self.record = dict(record)
-        found = [Job(file.parent, read_state(file)) for file in path.glob(f"*/{STATE}")]
-        self.jobs = sorted(found, key=lambda job: job.number)
-        self._lock = FileLock(path / ".lock")
+    def __init__(self, folder: Folder, record: SweepRecord) -> None:
+        self.folder = folder
+        self.record = record
+        places = [folder.sub(name) for name, kind in folder.entries().items() if kind != "file" and name[0].isdigit()]
+        self.jobs = sorted((Job(place) for place in places if STATE in place.entries()), key=lambda job: job.number)
+        self._lock = Lock(folder, ".lock")
+
+    @property
+    def path(self) -> Path:
+        """The path of its folder."""
+        return self.folder.path
 
     def acquire(self) -> None:
         """Hold the sweep for this process.
 
         Raises:
             ConfigError: another process runs it.
+            CheckpointError: a file in it is a link, which the processes of its jobs would follow.
         """
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
+        self.folder.require_no_links()
+        if not self._lock.acquire():
             raise ConfigError(
                 f"sweep {self.path.name} is running already (process {self.record.get('pid')} on"
                 f" {self.record.get('host')}); wait for it, or add new=true for a second one"
-            ) from None
+            )
 
     def release(self) -> None:
         """Let go of it."""
@@ -120,31 +169,30 @@ class Sweep:
 
     def update(self, **fields: object) -> None:
         """Change fields of sweep.json, atomically."""
-        self.record.update(fields)
-        write_json(self.path / SETTINGS, self.record)
+        self.record = parse(SweepRecord, {**self.record, **fields}, source=f"{self.path}/{SETTINGS}")
+        self.folder.write_json(SETTINGS, {**self.record, **fields})
 
     def add(self, planned: Planned, **more: object) -> Job:
         """Freeze a job into a folder of its own; `more` goes into its job.json."""
         number = self.jobs[-1].number + 1 if self.jobs else 0
-        job = Job(self.path / f"{number}-{folder_name(planned.swept)}")
-        job.path.mkdir(exist_ok=True)
+        record: JobRecord = {
+            "number": number,
+            "verb": self.record["verb"],
+            "argv": self.record["argv"],
+            "overrides": list(planned.overrides),
+            "swept": planned.swept,
+            "digest": planned.digest,
+            "epochs": planned.cfg.epochs,
+            "state": "waiting",
+            "exit_code": None,
+            "reason": None,
+            "metrics": {},
+            "attempts": 0,
+            "seconds": 0.0,
+        }
+        job = Job(self.folder.sub(f"{number}-{folder_name(planned.swept)}").made(), record)
         job.freeze(planned.cfg)
-        job.update(
-            number=number,
-            verb=self.record["verb"],
-            argv=self.record["argv"],
-            overrides=list(planned.overrides),
-            swept=planned.swept,
-            digest=planned.digest,
-            epochs=planned.cfg.epochs,
-            state="waiting",
-            exit_code=None,
-            reason=None,
-            metrics={},
-            attempts=0,
-            seconds=0.0,
-            **more,
-        )
+        job.update(**more)
         self.jobs.append(job)
         return job
 
@@ -168,9 +216,10 @@ def create_sweep(outputs: Path, *, identity: str, verb: str, argv: Sequence[str]
     stem = f"{now:%Y-%m-%d}_{now:%H%M%S}"
     try:
         names = (stem if count == 0 else f"{stem}-{count}" for count in range(1000))
-        path = next(outputs / "sweeps" / name for name in names if not (outputs / "sweeps" / name).exists())
-        path.mkdir(parents=True)
-        sweep = Sweep(path, {"schema": 1, "identity": identity, "verb": verb, "argv": list(argv)})
+        sweeps = Folder(outputs, "sweeps")
+        there = sweeps.entries()
+        folder = sweeps.sub(next(name for name in names if name not in there)).made()
+        sweep = Sweep(folder, {"schema": 1, "identity": identity, "verb": verb, "argv": list(argv)})
         sweep.acquire()
         sweep.update(started=now.astimezone().isoformat(timespec="seconds"))
     except OSError as error:
@@ -182,23 +231,28 @@ def create_sweep(outputs: Path, *, identity: str, verb: str, argv: Sequence[str]
 
 def find_sweep(outputs: Path, identity: str) -> Sweep | None:
     """The newest sweep with this identity, or None."""
-    for file in sorted(outputs.glob(f"sweeps/*/{SETTINGS}"), reverse=True):
-        record = {}
-        with suppress(CheckpointError):  # a damaged file is some other sweep's, as far as one can tell
-            record = read_state(file)
-        if record.get("identity") == identity:
-            return Sweep(file.parent, record)
-    return None
+    sweeps = Folder(outputs, "sweeps")
+    for name in reversed(sweeps.entries()):
+        with suppress(CheckpointError, OSError):  # a damaged one is some other sweep, as far as one can tell
+            folder = sweeps.sub(name)
+            record = read_record(folder, SETTINGS, SweepRecord, advice=_ADVICE)
+            if record["identity"] == identity:
+                break
+    else:
+        return None
+    return Sweep(folder, record)
 
 
-def read_state(file: Path) -> dict[str, Any]:
-    """The content of one of the sweep's JSON files.
+def read_job(folder: Folder) -> JobRecord:
+    """The content of job.json in the folder of a job.
 
     Raises:
         CheckpointError: it is damaged.
     """
-    advice = "remove its folder, or add new=true"
     try:
-        return read_json(file, dict, error=CheckpointError, advice=advice)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file} is absent; {advice}") from error
+        record = read_record(folder, STATE, JobRecord, advice=_ADVICE)
+    except OSError as error:
+        raise CheckpointError(f"{folder.path / STATE} is absent; {_ADVICE}") from error
+    if record["verb"] not in VERBS:
+        raise CheckpointError(f"{folder.path / STATE}: verb is {record['verb']}, which is none; {_ADVICE}")
+    return record

@@ -15,38 +15,37 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-
 from vitexp.config.command import Command, call
 from vitexp.config.compose import register
 from vitexp.errors import Ending, Interrupted, VitexpError, behind, ending
+from vitexp.files.folder import Folder
 from vitexp.machine.rank import end_with_parent, follow_first, is_first
 from vitexp.machine.signals import ignore, install
 from vitexp.run.folder import open_run
-from vitexp.sweep.folder import FINISHED, FROZEN, STATE, Job, read_state
+from vitexp.sweep.folder import FINISHED, FROZEN, OUTPUT, STATE, Job
 
 # Of the job itself; everything else in its folder is the verb's.
-_OURS = (FROZEN, STATE, ".job.lock", "output.txt")
+_OURS = (FROZEN, STATE, ".job.lock", OUTPUT)
 BUSY = 75  # exit code of a second process for the same job, as BSD's EX_TEMPFAIL
 
 
 def run_job(folder: Path) -> int:
     """Run the job in `folder` and return its exit code; job.json has the state, the reason and the metrics."""
-    job = Job(folder, read_state(folder / STATE))
+    job = Job(folder)
     if not is_first():  # another device of the same job
         install()
         follow_first()
         _work(job)
         return 0
     lock = job.lock()
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    if not lock.acquire():
         print(f"vitexp: job {job.label} is run by process {job.record.get('pid')} already", file=sys.stderr)
         return BUSY
-    with lock:
+    try:
         job.reload()
         return 0 if job.state in FINISHED else _run(job)
+    finally:
+        lock.release()
 
 
 def _run(job: Job) -> int:
@@ -55,8 +54,8 @@ def _run(job: Job) -> int:
     try:
         install()
         resumes = _begun(job)
-        if not resumes and (job.path / "run.json").exists():
-            _clear(job.path)
+        if not resumes and "run.json" in job.folder.entries():
+            _clear(job.folder)
         job.update(
             state="running",
             resumes=resumes,
@@ -82,7 +81,7 @@ def _work(job: Job) -> dict[str, Any]:
     """The rest of a run, or all of it, as `resumes` says."""
     register()
     verb, cfg, argv = job.record["verb"], job.config(), job.record["argv"]
-    if job.record["resumes"]:
+    if job.record.get("resumes", False):
         cfg.run = str(job.path)
         return call("resume", Command(cfg, [], argv))
     return call(verb, Command(cfg, job.record["overrides"], argv, folder=job.path))
@@ -90,21 +89,21 @@ def _work(job: Job) -> dict[str, Any]:
 
 def _begun(job: Job) -> bool:
     """Whether there is a run to go on with: it is finished, or has a checkpoint."""
-    if job.record["verb"] != "train" or not (job.path / "run.json").exists():
+    if job.record["verb"] != "train" or "run.json" not in job.folder.entries():
         return False
-    done = open_run(job.path).record.get("state") == "done"
-    return done or any((job.path / "checkpoints").glob("*.ckpt"))
+    done = open_run(job.folder).record.get("state") == "done"
+    return done or any(name.endswith(".ckpt") for name in job.folder.sub("checkpoints").entries())
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Folder) -> None:
     """Take away what an attempt left that cannot be continued."""
-    for path in folder.iterdir():
-        if path.name in _OURS or path.name.startswith("."):
+    for name, kind in folder.entries().items():
+        if name in _OURS or name.startswith("."):
             continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+        if kind == "folder":
+            shutil.rmtree(folder.path / name)
         else:
-            path.unlink()
+            folder.remove(name)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from vitexp.config.compose import parse
 from vitexp.errors import ConfigError, Interrupted, first_line, require_extra
+from vitexp.files.folder import Folder
 from vitexp.report.sweep_screen import SweepScreen
-from vitexp.sweep.folder import Job, Sweep
+from vitexp.sweep.folder import OUTPUT, Job, Sweep
 from vitexp.sweep.loop import noting_signals
 from vitexp.sweep.progress import progress
 from vitexp.sweep.slots import environment
@@ -185,7 +186,7 @@ class Work:
 
     def __call__(self, folder: Path) -> None:
         """Run the frozen job in `folder`."""
-        with (folder / "output.txt").open("a") as output:
+        with Folder(folder.parent, folder.name).appending(OUTPUT) as output:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "vitexp.sweep.job", str(folder)],
                 stdin=subprocess.DEVNULL,

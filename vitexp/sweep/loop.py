@@ -10,7 +10,7 @@ from typing import Protocol
 from vitexp.errors import Interrupted
 from vitexp.machine.signals import SIGNALS
 from vitexp.report.sweep_screen import Line, SweepScreen
-from vitexp.sweep.folder import FAILED, Job
+from vitexp.sweep.folder import FAILED, OUTPUT, Job
 from vitexp.sweep.job import BUSY
 from vitexp.sweep.progress import progress
 from vitexp.sweep.slots import Slots
@@ -129,6 +129,7 @@ class _Loop:
         while self.slots.free and (job := self.source.next()) is not None:
             self.screen.say(f"{job.label}: {'continues' if job.record['attempts'] else 'starts'}")
             job.record["state"] = "running"
+            job.folder.require(OUTPUT)  # which the process of the job opens itself
             self.slots.start(job)
         return bool(self.slots.running or self.source.remaining)
 

@@ -5,7 +5,8 @@ from datetime import datetime
 from vitexp.errors import VitexpError
 from vitexp.report.metrics import read_metrics
 from vitexp.report.sweep_screen import Line
-from vitexp.sweep.folder import Job, read_state
+from vitexp.run.folder import open_run
+from vitexp.sweep.folder import Job, read_job
 
 
 def progress(job: Job, now: float) -> Line:
@@ -35,14 +36,13 @@ def metrics_of(job: Job) -> list[dict[str, float]]:
 def monitor_of(job: Job) -> tuple[str, int] | None:
     """The metric that its task selects by, and whether more (+1) or less (-1) is better; None before it trains."""
     try:
-        name, sign = read_state(job.path / "run.json")["monitor"]
+        return open_run(job.folder).record["monitor"]
     except (VitexpError, KeyError):
         return None
-    return str(name), int(sign)
 
 
 def _started(job: Job) -> float | None:
     try:
-        return datetime.fromisoformat(read_state(job.path / "job.json")["started"]).timestamp()
-    except (VitexpError, KeyError):
+        return datetime.fromisoformat(read_job(job.folder)["started"]).timestamp()
+    except (VitexpError, KeyError, ValueError):
         return None

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from vitexp.config.command import Command
 from vitexp.config.compose import options, parse
 from vitexp.errors import ConfigError
+from vitexp.files.folder import Folder, as_name
 from vitexp.run.folder import Run, find
 
 ALLOWED = ("analysis", "analysis.", "data", "data.", "trainer.", "logger", "logger.", "select", "checkpoint", "seed")
@@ -63,6 +64,7 @@ def publish(run: Run, cfg: DictConfig, name: str, values: Mapping[str, float], p
 
     if run.state == "running":
         return
+    run.folder.require_no_links()  # trackers open their files themselves
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     step = max((int(row["step"]) for row in read_metrics(run.path / "metrics.csv")), default=0)
     logger = RunLogger(trackers(logger_settings(cfg), session_of(run, config, step)))
@@ -97,7 +99,8 @@ def _beside(command: Command) -> dict[str, DictConfig]:
     return found
 
 
-def _folder(run: Run | None, cfg: DictConfig) -> Path:
+def _folder(run: Run | None, cfg: DictConfig) -> Folder:
     if run is not None:
-        return run.path / "analysis"
-    return Path(cfg.outputs) / "analyses" / f"{datetime.now():%Y-%m-%d_%H%M%S}-{cfg.chosen.model}-{cfg.chosen.data}"
+        return run.folder.sub("analysis")
+    name = as_name(f"{datetime.now():%Y-%m-%d_%H%M%S}-{cfg.chosen.model}-{cfg.chosen.data}")
+    return Folder(Path(cfg.outputs), "analyses", name)

@@ -5,6 +5,7 @@ the same pixels) in two splits. Exit code 3 if a file cannot be read.
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from vitexp import build
 from vitexp.config.command import Command
 from vitexp.data.file.inspect import Inspection, each, inspect
 from vitexp.errors import DataError
-from vitexp.files import write_json
+from vitexp.files.folder import whole
 from vitexp.report.screen import say, show
 from vitexp.report.text import clean
 
@@ -54,7 +55,8 @@ def check(command: Command) -> dict[str, Any]:
     _print(splits, twice, quiet=cfg.quiet)
     damaged = {path: reason for found in splits.values() for path, reason in found.damaged.items()}
     if cfg.file is not None:
-        write_json(Path(cfg.file), _record(splits, twice))
+        with whole(Path(cfg.file)) as part:
+            part.write_text(json.dumps(_record(splits, twice), indent=2) + "\n", encoding="utf-8")
     if damaged:
         listed = "".join(f"\n  {clean(path)}: {clean(reason)}" for path, reason in list(damaged.items())[:SHOWN])
         more = f"\n  and {len(damaged) - SHOWN} more" if len(damaged) > SHOWN else ""

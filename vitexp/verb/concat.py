@@ -65,10 +65,10 @@ def _configuration(command: Command, adapters: list[Adapter]) -> DictConfig:
 
 def _keep(run: Run, cfg: DictConfig, adapters: list[Adapter], names: list[str]) -> None:
     """Copy the adapters into the run's folder, and name them there."""
-    folder = run.path / _FOLDER
-    folder.mkdir()
+    folder = run.folder.sub(_FOLDER).made()
     for name, adapter in zip(names, adapters, strict=True):
-        shutil.copyfile(adapter.path, folder / f"{name}.safetensors")
+        with folder.writing(f"{name}.safetensors") as part:
+            shutil.copyfile(adapter.path, part)
     cfg.regime.adapters = [f"{_FOLDER}/{name}.safetensors" for name in names]
     run.keep_config(cfg)
 

@@ -18,8 +18,8 @@ from vitexp.report.metrics import headline
 from vitexp.report.page import number_cell, render
 from vitexp.report.run_page import run_page
 from vitexp.report.screen import say
-from vitexp.report.text import duration, number
-from vitexp.run.folder import Run, all_runs
+from vitexp.report.text import clean, duration, number
+from vitexp.run.folder import Run, survey
 from vitexp.verb.report import asked
 
 HOST = "127.0.0.1"
@@ -70,7 +70,7 @@ def make_server(outputs: Path, port: int) -> ThreadingHTTPServer:
 
 
 def _answer(handler: BaseHTTPRequestHandler, status: int, text: str) -> None:
-    body = text.encode("utf-8")
+    body = text.encode(errors="backslashreplace")
     handler.send_response(status)
     handler.send_header("Content-Type", "text/html; charset=utf-8" if status == 200 else "text/plain; charset=utf-8")
     handler.send_header("Content-Length", str(len(body)))
@@ -83,44 +83,48 @@ def _answer(handler: BaseHTTPRequestHandler, status: int, text: str) -> None:
 def _page(outputs: Path, path: str) -> tuple[int, str] | None:
     """Status and text of a page, or None if there is none."""
     if path == "/":
-        return 200, index_page(outputs)
+        return _guarded(lambda: index_page(outputs))
     if not path.startswith("/run/"):
         return None
     reference = path.removeprefix("/run/")
-    run = next((run for run in all_runs(outputs) if _reference(outputs, run) == reference), None)
+    run = next((run for run in survey(outputs)[0] if _reference(run) == reference), None)
     return None if run is None else _guarded(lambda: _run(run))
 
 
 def _guarded(make: Callable[[], str]) -> tuple[int, str]:
-    """A run folder that is damaged, or being written just now, costs one page and not the server."""
+    """A folder that is damaged costs one page and not the server."""
     try:
         return 200, make()
     except (VitexpError, OSError, ValueError) as error:
-        return 500, f"this run cannot be shown: {error}"
+        return 500, f"this cannot be shown: {clean(error)}"
 
 
 def _run(run: Run) -> str:
     refresh = _REFRESH_S if run.state == "running" else 0
-    return run_page(run.path, run.record, state=run.state, asked=asked(run), back="/", refresh=refresh)
+    return run_page(run.folder, run.record, state=run.state, asked=asked(run), back="/", refresh=refresh)
 
 
-def _reference(outputs: Path, run: Run) -> str:
+def _reference(run: Run) -> str:
     """A run's place under outputs: names of jobs repeat between sweeps, places do not."""
-    return run.path.relative_to(outputs.resolve()).as_posix()
+    return "/".join(run.folder.parts)
 
 
 def index_page(outputs: Path) -> str:
     """The table of all runs, newest first."""
-    rows = [_row(outputs, run) for run in reversed(all_runs(outputs))]
-    context = {"title": "vitexp", "outputs": str(outputs.resolve()), "columns": _COLUMNS, "rows": rows}
+    runs, wrecks = survey(outputs)
+    rows = [_row(run) for run in reversed(runs)]
+    rows += [[clean(wreck.place), *["?"] * 4, "unreadable", "", *[number_cell(None, "")] * 3, ""] for wreck in wrecks]
+    problems = [clean(wreck.reason) for wreck in wrecks]
+    context = {"title": "vitexp", "outputs": clean(outputs.resolve()), "columns": _COLUMNS, "rows": rows}
+    context["problems"] = problems
     return render("dashboard.html", charts=[], context=context, refresh=_REFRESH_S)
 
 
-def _row(outputs: Path, run: Run) -> list[Any]:
+def _row(run: Run) -> list[Any]:
     chosen, metrics = run.record.get("chosen", {}), run.record.get("metrics", {})
     (best, value), seconds = headline(metrics), run.record.get("duration_s")
     return [
-        number_cell(None, run.name, link=f"/run/{quote(_reference(outputs, run))}"),
+        number_cell(None, run.name, link=f"/run/{quote(_reference(run))}"),
         *(str(chosen.get(group, "?")) for group in ("model", "attention", "data", "regime")),
         run.state,
         best or "",

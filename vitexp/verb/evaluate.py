@@ -14,7 +14,8 @@ from vitexp.checkpoint.adapter import ADAPTER, is_adapter
 from vitexp.checkpoint.safe_io import BEST, LAST, SafeCheckpointIO
 from vitexp.config.command import Command
 from vitexp.errors import CheckpointError, ConfigError
-from vitexp.files import write_json
+from vitexp.files.folder import Folder, as_name
+from vitexp.files.record import Evaluation, parse
 from vitexp.report.screen import print_metrics, print_notes
 from vitexp.run.fit import WEIGHTS
 from vitexp.run.folder import Run, find
@@ -39,7 +40,7 @@ def evaluate(command: Command) -> dict[str, Any]:
         return evaluate_joined(command, joined)
     run, cfg = open_for(command, allowed=ALLOWED, verb="evaluate")
     if command.cfg.sizes:
-        return evaluate_sizes(cfg, command.cfg.sizes, _folder(run, cfg).with_suffix(".sizes"))
+        return evaluate_sizes(cfg, command.cfg.sizes, _folder(run, cfg, ".sizes"))
     notes: list[str] = []
     data = build.build_data(cfg)
     if run is not None:
@@ -51,21 +52,20 @@ def evaluate(command: Command) -> dict[str, Any]:
     where = _folder(run, cfg)
     pictures = pictures_of(cfg.chosen.task)
     callbacks = [pictures, Progress(quiet=cfg.quiet)]
-    trainer = build.build_trainer(cfg, folder=where, callbacks=callbacks)
+    trainer = build.build_trainer(cfg, folder=where.path, callbacks=callbacks)
     build.switches(cfg, task.model, inference=True)
     trainer.test(task, datamodule=data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if not trainer.is_global_zero:
         return metrics
-    where.mkdir(parents=True, exist_ok=True)
-    pictures.draw(where, data)
+    pictures.draw(where.made().path, data)
     scores = zip(data.class_names, task.per_class.tolist(), strict=True)
     per_class = {name: score for name, score in scores if not math.isnan(score)}  # of classes that the data has
     record = {"checkpoint": cfg.checkpoint, "data": cfg.chosen.data, "metrics": metrics, "per_class": per_class}
     record["notes"] = notes  # of tensors that were adapted on loading, of data that has changed since the training
-    write_json(where / "evaluation.json", record)
+    where.write_json("evaluation.json", parse(Evaluation, record, source="evaluation.json"))
     if not cfg.quiet:
-        print_metrics(f"{cfg.chosen.model} on {cfg.chosen.data}: {data.test_size} images", metrics, where)
+        print_metrics(f"{cfg.chosen.model} on {cfg.chosen.data}: {data.test_size} images", metrics, where.path)
     return metrics
 
 
@@ -92,14 +92,14 @@ def weights_of(run: Run, cfg: DictConfig) -> Path:
         CheckpointError: the run has saved none, or they are damaged.
     """
     wanted = cfg.select
-    for finished in (run.path / WEIGHTS, run.path / ADAPTER):
-        if finished.is_file() and wanted == run.config().select:
-            return finished
-    file = run.checkpoints / (BEST if wanted == "best" else LAST)
-    if not file.is_file():
+    for finished in (WEIGHTS, ADAPTER):
+        if finished in run.folder.entries() and wanted == run.config().select:
+            return run.folder.require(finished)
+    folder, name = run.folder.sub("checkpoints"), BEST if wanted == "best" else LAST
+    if name not in folder.entries():
         raise CheckpointError(f"run {run.name} ({run.state}) has saved no weights yet; `vitexp resume run={run.name}`")
-    SafeCheckpointIO().load_checkpoint(file)
-    return file
+    SafeCheckpointIO().load_checkpoint(folder.require(name))
+    return folder.path / name
 
 
 def require_classes(run: Run, cfg: DictConfig, data: Any) -> None:
@@ -110,7 +110,7 @@ def require_classes(run: Run, cfg: DictConfig, data: Any) -> None:
         return
     raise ConfigError(
         f"data={cfg.chosen.data} has {len(given)} classes ({_some(given)}), but run {run.name} was trained on"
-        f" {len(trained)} others ({_some(trained)}); evaluate it on {run.record['chosen']['data']},"
+        f" {len(trained)} others ({_some(trained)}); evaluate it on {run.record.get('chosen', {}).get('data')},"
         " or fine-tune: vitexp data=... checkpoint=" + str(run.path / WEIGHTS)
     )
 
@@ -119,8 +119,9 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _folder(run: Run | None, cfg: DictConfig) -> Path:
+def _folder(run: Run | None, cfg: DictConfig, suffix: str = "") -> Folder:
+    """The folder of the result; the names of model and data are the run's, so perhaps a stranger's."""
     if run is not None:
-        return run.path / "evaluations" / f"{cfg.chosen.data}-{cfg.data.image_size}"
-    name = f"{datetime.now():%Y-%m-%d_%H%M%S}-{cfg.chosen.model}-{cfg.chosen.data}"
-    return Path(cfg.outputs) / "evaluations" / name
+        return run.folder.sub("evaluations", f"{cfg.chosen.data}-{cfg.data.image_size}{suffix}")
+    name = as_name(f"{datetime.now():%Y-%m-%d_%H%M%S}-{cfg.chosen.model}-{cfg.chosen.data}")
+    return Folder(Path(cfg.outputs), "evaluations", name + suffix)

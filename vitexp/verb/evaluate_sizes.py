@@ -4,7 +4,6 @@ The model keeps its patch and all else that follows the image size in training; 
 size as on loading. Time is that of the model on the test batches, data not counted.
 """
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
@@ -18,9 +17,10 @@ from vitexp import build
 from vitexp.batch import PackedImages
 from vitexp.callback.progress import Progress
 from vitexp.errors import ConfigError
+from vitexp.files.folder import Folder
 from vitexp.report.metrics import TEST_TOP1, TEST_TOP5
 from vitexp.report.screen import print_notes, say, show
-from vitexp.report.table import value_table
+from vitexp.report.table import csv_text, value_table
 from vitexp.verb.measure import pinned
 
 COLUMNS = ("size", "top1", "top5", "tokens an image", "ms an image", "images/s")
@@ -57,7 +57,7 @@ class Clock(Callback):
         self.tokens += images.num_tokens if isinstance(images, PackedImages) else _cells(images, model)
 
 
-def evaluate_sizes(cfg: DictConfig, sizes: Sequence[str], folder: Path) -> dict[str, Any]:
+def evaluate_sizes(cfg: DictConfig, sizes: Sequence[str], folder: Folder) -> dict[str, Any]:
     """Test at each of `sizes`, print the table and write `sizes.csv`; returns `top1/<size>` for each.
 
     On one device, whose time it is.
@@ -69,20 +69,17 @@ def evaluate_sizes(cfg: DictConfig, sizes: Sequence[str], folder: Path) -> dict[
         raise ConfigError(f"size={','.join(sizes)}: only classifiers are tested at several sizes; give one size=")
     cfg.trainer.devices, cfg.trainer.strategy = 1, "auto"
     rows: list[tuple[Any, ...]] = []
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.made()
     for size in sizes:
-        clock, metrics = _test(at_size(cfg, size), folder)
+        clock, metrics = _test(at_size(cfg, size), folder.path)
         pace = clock.seconds / clock.images
         tokens = clock.tokens / clock.images
         scores = (round(metrics[name], 4) for name in (TEST_TOP1, TEST_TOP5))
         rows.append((size, *scores, round(tokens, 1), round(1000 * pace, 3), round(1 / pace)))
-    with (folder / "sizes.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
+    file = folder.write_text("sizes.csv", csv_text(COLUMNS, rows))
     if not cfg.quiet:
         show(value_table(COLUMNS, rows), quiet=False)
-        say(f"written to {folder / 'sizes.csv'}", quiet=False)
+        say(f"written to {file}", quiet=False)
     return {f"top1/{size}": top1 for size, top1, *_ in rows}
 
 

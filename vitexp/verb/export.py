@@ -17,6 +17,7 @@ from vitexp.config.command import Command
 from vitexp.config.compose import compose, options
 from vitexp.contract import SupportsFeatures, SupportsFusing
 from vitexp.errors import CheckpointError, ConfigError, ResourceError, require_extra
+from vitexp.files.folder import plain_name
 from vitexp.report.screen import print_notes, say
 from vitexp.verb.evaluate import open_for
 
@@ -42,7 +43,7 @@ def export(command: Command) -> dict[str, Any]:
     model = build.build_model(cfg, notes=notes, new_head=False).eval()
     print_notes(notes, quiet=cfg.quiet)
     name = f"{cfg.chosen.model}{_SUFFIX[command.cfg.to]}"
-    file = Path(command.cfg.file) if command.cfg.file else (run.path if run else Path()) / name
+    file = Path(command.cfg.file) if command.cfg.file else (run.path if run else Path()) / plain_name(name)
     if not file.parent.is_dir():
         raise ResourceError(f"file={file}: there is no folder {file.parent}; make it, or choose another file=")
     line = {"safetensors": _to_safetensors, "timm": _to_timm, "onnx": _to_onnx}[command.cfg.to](cfg, model, file)
@@ -119,6 +120,8 @@ def _to_onnx(cfg: DictConfig, model: nn.Module, file: Path) -> str:
         )
     assert program is not None
     program.model.metadata_props.update(_metadata(cfg))
+    for written in (file, file.with_name(f"{file.name}.data")):  # of a network of gigabytes there are two
+        written.unlink(missing_ok=True)  # a link would be followed
     program.save(str(file))
     where = f"images (batch, {', '.join(map(str, shape))}), normalised with mean and std of its metadata"
     difference = _difference(model, file, torch.randn(_CHECKED, *shape))

@@ -20,7 +20,8 @@ from vitexp.errors import ConfigError
 from vitexp.report.console import make_console
 from vitexp.report.metrics import TEST_TOP1, headline
 from vitexp.report.table import models_table, options_table, runs_table, value_table
-from vitexp.run.folder import Run, all_runs
+from vitexp.report.text import clean
+from vitexp.run.folder import Run, Unreadable, all_runs, survey
 
 # What a user says -> the group it lists.
 LISTS = {
@@ -45,7 +46,10 @@ def print_list(words: Sequence[str], config_dirs: Sequence[str] = ()) -> int:
     if len(targets) != 1 or (targets[0] not in LISTS and targets[0] not in ("runs", "adapters")):
         raise ConfigError(f"list takes one of {allowed}; got {' '.join(words) or 'nothing'}; type `vitexp list runs`")
     if targets[0] == "runs":
-        make_console().print(runs_table([_row(run) for run in all_runs(outputs)]))
+        runs, wrecks = survey(outputs)
+        make_console().print(runs_table([*map(_row, runs), *map(_wreck, wrecks)]))
+        for wreck in wrecks:
+            make_console().print(f"unreadable: {clean(wreck.reason)}", soft_wrap=True)
         return 0
     if targets[0] == "adapters":
         make_console().print(value_table(_ADAPTER, [_adapter(r) for r in all_runs(outputs) if "adapter" in r.record]))
@@ -111,6 +115,11 @@ def _row(run: Run) -> dict[str, object]:
         "value": value,
         "duration_s": run.record.get("duration_s"),
     }
+
+
+def _wreck(wreck: Unreadable) -> dict[str, object]:
+    chosen = dict.fromkeys(("model", "data", "regime"), "?")
+    return {"name": wreck.place, **chosen, "state": "unreadable", "metric": None, "value": None, "duration_s": None}
 
 
 FLAGS = ("takes_mask", "takes_context", "takes_bias", "needs_grid")

@@ -99,7 +99,7 @@ def watch(cfg: DictConfig, run: Run, data: Any, analysis: Analysis | None) -> li
             every=cfg.analysis.every,
             subject=theirs,
             untrained=untrained if analysis.compares and cfg.analysis.untrained else None,
-            folder=run.path / "analysis",
+            folder=run.folder.sub("analysis"),
             title=title(cfg, run.name, analysis),
         )
     ]

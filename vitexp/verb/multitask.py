@@ -11,8 +11,7 @@ from vitexp.callback.progress import Progress
 from vitexp.checkpoint.adapter import Adapter, read_adapter
 from vitexp.checkpoint.read import read_classes
 from vitexp.config.command import Command
-from vitexp.errors import ConfigError
-from vitexp.files import write_json
+from vitexp.errors import CheckpointError, ConfigError
 from vitexp.report.metrics import TEST_TOP1
 from vitexp.report.screen import print_notes, say, show
 from vitexp.report.table import predictions_table, value_table
@@ -44,9 +43,8 @@ def evaluate_joined(command: Command, run: Run) -> dict[str, Any]:
         alone = adapter.about["metrics"].get(TEST_TOP1)
         difference = None if alone is None else found[TEST_TOP1] - alone
         rows.append((name, images, found[TEST_TOP1], alone, difference))
-    where = run.path / "evaluations"
-    where.mkdir(exist_ok=True)
-    write_json(where / "tasks.json", {"checkpoint": cfg.checkpoint, "metrics": metrics})
+    where = run.folder.sub("evaluations").made()
+    where.write_json("tasks.json", {"checkpoint": cfg.checkpoint, "metrics": metrics})
     columns = ["task", "images", TEST_TOP1, "alone", "difference"]
     say(f"{run.name}: {len(rows)} tasks in one model", quiet=cfg.quiet)
     show(value_table(columns, rows), quiet=cfg.quiet)
@@ -67,8 +65,7 @@ def predict_joined(command: Command, run: Run, paths: list[Path], *, allowed: tu
             answers = model.answers(torch.stack([data.read_image(path) for path in part]), base=own is not None)
         for name in classes:
             rows[name] += ranked(answers[name].float().softmax(1), part, classes[name])
-    file = run.path / "predictions.csv"
-    write_predictions(file, {name or "base": found for name, found in rows.items()})
+    write_predictions(run.folder, {name or "base": found for name, found in rows.items()})
     for name, found in rows.items():
         show(predictions_table(found, title=name or "base"), quiet=cfg.quiet)
     return {"images": len(paths)}
@@ -77,12 +74,23 @@ def predict_joined(command: Command, run: Run, paths: list[Path], *, allowed: tu
 def _open(command: Command, run: Run, *, allowed: tuple[str, ...], verb: str) -> tuple[DictConfig, list[Adapter], Any]:
     """Configuration, adapters and model of a run of several tasks, the model ready to evaluate."""
     cfg = reopen(run, command.overrides, command.cfg, allowed=allowed, verb=verb)
-    cfg.regime.adapters = [str(run.path / name) for name in cfg.regime.adapters]
+    cfg.regime.adapters = [str(_kept(run, str(name))) for name in cfg.regime.adapters]
     notes: list[str] = []
     model: Any = build.build_model(cfg, notes=notes).eval()
     print_notes(notes, quiet=cfg.quiet)
     build.switches(cfg, model, inference=True)
     return cfg, [read_adapter(path) for path in cfg.regime.adapters], model
+
+
+def _kept(run: Run, place: str) -> Path:
+    """An adapter in the run's folder, which `place` is relative to."""
+    try:
+        *folders, name = Path(place).parts
+        return run.folder.sub(*folders).require(name)
+    except (ValueError, FileNotFoundError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{run.path} has no adapter {place}; copy the run again") from None
 
 
 def _test(cfg: DictConfig, adapter: Adapter, model: Any, run: Run) -> tuple[dict[str, float], int]:

@@ -14,6 +14,7 @@ from vitexp.checkpoint.read import read_classes
 from vitexp.config.command import Command
 from vitexp.data.file.image import SUFFIXES
 from vitexp.errors import ConfigError, DataError
+from vitexp.files.folder import Folder
 from vitexp.report.screen import print_notes, show
 from vitexp.report.table import predictions_table
 from vitexp.verb.evaluate import open_for
@@ -61,7 +62,7 @@ def predict(command: Command) -> dict[str, Any]:
     task = build.build_task(cfg, build.build_model(cfg, notes=notes, new_head=False)).eval()
     print_notes(notes, quiet=cfg.quiet)
     build.switches(cfg, task.model, inference=True)
-    folder = run.path if run is not None else Path()
+    folder = run.folder if run is not None else Folder(Path())
     if cfg.chosen.task == "detect":
         return {"detections": predict_boxes(task, data, paths, classes, folder, quiet=cfg.quiet)}
     found: dict[int, dict[str, Any]] = {}
@@ -71,9 +72,7 @@ def predict(command: Command) -> dict[str, Any]:
         labelled = ranked(probabilities, [paths[index] for index in which], classes)
         found |= dict(zip(which, labelled, strict=True))
     rows = [found[index] for index in range(len(paths))]
-    file = folder / "predictions.csv"
-    write_predictions(file, {None: rows})
-    show(predictions_table(rows, file), quiet=cfg.quiet)
+    show(predictions_table(rows, write_predictions(folder, {None: rows})), quiet=cfg.quiet)
     return {"images": len(paths)}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from vitexp.data.file.image import open_image
-from vitexp.files import write_json
+from vitexp.files.folder import Folder, as_name
 from vitexp.report.draw_boxes import DrawnBox, draw
 from vitexp.report.screen import say
 
@@ -14,25 +14,26 @@ from vitexp.report.screen import say
 THRESHOLD = 0.5
 
 
-def predict_boxes(task: Any, data: Any, paths: list[Path], classes: list[str], folder: Path, *, quiet: bool) -> int:
+def predict_boxes(task: Any, data: Any, paths: list[Path], classes: list[str], folder: Folder, *, quiet: bool) -> int:
     """Write `predictions/<image>.png` and `predictions/predictions.json` into `folder`; returns how many were found.
 
     Boxes are [left, top, right, bottom] in pixels of the file. One image at a time, as a detector's padding changes
     what it sees.
     """
-    out = folder / "predictions"
-    out.mkdir(parents=True, exist_ok=True)
+    out = folder.sub("predictions").made()
     records: list[dict[str, Any]] = []
     for number, path in enumerate(paths):
         found = _found(task, data, path, classes)
-        name = f"{path.stem}.png" if len({p.stem for p in paths}) == len(paths) else f"{number:05d}-{path.stem}.png"
-        _draw(path, found, out / name, data.pixels.max_pixels)
+        stem = as_name(path.stem)
+        name = f"{stem}.png" if len({as_name(p.stem) for p in paths}) == len(paths) else f"{number:05d}-{stem}.png"
+        with out.writing(name) as part:
+            _draw(path, found, part, data.pixels.max_pixels)
         records.append({"image": str(path), "drawn": name, "detections": found})
-    write_json(out / "predictions.json", {"threshold": THRESHOLD, "images": records})
+    out.write_json("predictions.json", {"threshold": THRESHOLD, "images": records})
     for record in records[:20]:
         top = ", ".join(f"{d['class']} {d['score']:.2f}" for d in record["detections"][:5]) or "nothing"
         say(f"{record['image']}: {top}", quiet=quiet)
-    say(f"written to {out}: {len(records)} images and predictions.json", quiet=quiet)
+    say(f"written to {out.path}: {len(records)} images and predictions.json", quiet=quiet)
     return sum(len(record["detections"]) for record in records)
 
 

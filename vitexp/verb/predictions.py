@@ -1,11 +1,13 @@
 """The most likely classes of images: as rows, and the rows as `predictions.csv`."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+from vitexp.files.folder import Folder
+from vitexp.report.table import csv_text
 
 TOP = 5
 
@@ -19,17 +21,15 @@ def ranked(probabilities: Tensor, paths: Sequence[Path], classes: Sequence[str])
     ]
 
 
-def write_predictions(file: Path, rows: Mapping[str | None, Sequence[Mapping[str, Any]]]) -> None:
-    """Write a line for each row; `rows` are by the name of their task, None where there is but one."""
+def write_predictions(folder: Folder, rows: Mapping[str | None, Sequence[Mapping[str, Any]]]) -> Path:
+    """Write predictions.csv, a line for each row; `rows` are by the name of their task, None where there is but one."""
     top = max(len(row["classes"]) for found in rows.values() for row in found)
     named = [] if None in rows else ["task"]
-    with file.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(
-            ["image", *named, *(f"{what}{n}" for n in range(1, top + 1) for what in ("class", "probability"))]
-        )
-        for task, found in rows.items():
-            for row in found:
-                best = zip(row["classes"], row["probabilities"], strict=True)
-                cells = [item for label, value in best for item in (label, f"{value:.6f}")]
-                writer.writerow([row["image"], *([] if task is None else [task]), *cells])
+    columns = ["image", *named, *(f"{what}{n}" for n in range(1, top + 1) for what in ("class", "probability"))]
+    lines = []
+    for task, found in rows.items():
+        for row in found:
+            best = zip(row["classes"], row["probabilities"], strict=True)
+            cells = [item for label, value in best for item in (label, f"{value:.6f}")]
+            lines.append([row["image"], *([] if task is None else [task]), *cells])
+    return folder.write_text("predictions.csv", csv_text(columns, lines))

@@ -42,13 +42,13 @@ def prune(command: Command) -> dict[str, Any]:
     print_notes(notes, quiet=cfg.quiet)
     analysis = build.build_analysis(cfg)
     plans = analysis.measure(subject(cfg, model, data))
-    written = write(analysis, {"trained": plans}, run.path / "analysis", title=title(cfg, run.name, analysis))
+    written = write(analysis, {"trained": plans}, run.folder.sub("analysis"), title=title(cfg, run.name, analysis))
     publish(run, cfg, analysis.name, analysis.summary(plans), written[1])
     show(summary_table(analysis, {run.name: plans}), quiet=cfg.quiet)
     layers = slice_model(model, plans[-1].gates)
     before, after = (sum(p.numel() for p in m.parameters()) for m in (build.build_model(cfg, new_head=False), model))
     say(f"{after:,} of {before:,} parameters are left; fine-tuning for {cfg.epochs} epochs", quiet=cfg.quiet)
-    file = run.path / "analysis" / f"pruned-{cfg.analysis.budget:g}.safetensors"
+    file = run.folder.sub("analysis").made().path / f"pruned-{cfg.analysis.budget:g}.safetensors"
     save_weights(model, file, {"pruned": json.dumps(layers)})
     metrics: dict[str, Any] = train(
         Command(_pruned(cfg, layers, file, command.cfg), command.overrides, command.argv, command.folder)

@@ -1,5 +1,6 @@
 """`vitexp report run=last`, `vitexp report runs=a,b,c`: write the page of a run, or of several beside each other."""
 
+import os
 import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,14 +12,14 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from vitexp.config.command import Command
 from vitexp.config.compose import compose, flatten, parse, register
 from vitexp.config.schema import GROUPS
-from vitexp.config.untrusted import read_rules
+from vitexp.config.untrusted import parse_rules
 from vitexp.errors import CheckpointError, ConfigError, ResourceError, VitexpError
-from vitexp.files import write_text
+from vitexp.files.folder import Folder
 from vitexp.machine.rank import is_first
 from vitexp.report.compare_page import ComparedRun, compare_page
 from vitexp.report.run_page import run_page
 from vitexp.report.screen import say
-from vitexp.run.folder import Run, find, open_run
+from vitexp.run.folder import Run, find, runs_in
 
 PAGE = "report.html"
 
@@ -58,35 +59,50 @@ def reporting(run: Run) -> Iterator[None]:
 
 def write_run_page(run: Run) -> Path:
     """report.html in the run's folder."""
-    page = run_page(run.path, run.record, state=run.state, asked=asked(run))
-    return _write(run.path / PAGE, page)
+    page = run_page(run.folder, run.record, state=run.state, asked=asked(run))
+    return _write(run.folder, PAGE, page)
 
 
 def write_comparison(runs: str, outputs: Path) -> Path:
     """One page for several runs: a sweep's own in its folder, any others' under outputs."""
-    folder = Path(runs)
-    if folder.is_dir() and not (folder / "run.json").exists():
-        found = [open_run(file.parent) for file in sorted(folder.glob("*/run.json"), key=_number)]
-        if not found:
+    if os.path.isdir(runs) and "run.json" not in Folder(Path(runs)).entries():
+        folder = Folder(Path(runs).resolve())
+        found, wrecks = runs_in(folder)
+        if not found + wrecks:
             raise CheckpointError(f"runs={runs} is a folder without runs; give a sweep's folder, or names with commas")
-        return _write(folder / PAGE, comparison(found, title=f"Sweep {folder.resolve().name}"))
+        found.sort(key=_number)
+        unread = [wreck.reason for wreck in wrecks]
+        return _write(folder, PAGE, comparison(found, title=f"Sweep {folder.name}", unread=unread))
     found = [find(name.strip(), outputs) for name in runs.split(",") if name.strip()]
     if len(found) < 2:
         raise ConfigError(f"runs={runs} names fewer than two runs; use run= for one, or separate names by commas")
-    return _write(outputs / "comparison.html", comparison(found, title=f"{len(found)} runs"))
+    return _write(Folder(outputs), "comparison.html", comparison(found, title=f"{len(found)} runs"))
 
 
-def comparison(runs: Sequence[Run], *, title: str) -> str:
-    """The page of several runs."""
-    return compare_page([_compared(run) for run in runs], title=title)
+def comparison(runs: Sequence[Run], *, title: str, unread: Sequence[str] = ()) -> str:
+    """The page of several runs; those whose configuration cannot be read are named with those `unread`."""
+    compared, problems = list[ComparedRun](), list(unread)
+    for run in runs:
+        try:
+            compared.append(_compared(run))
+        except CheckpointError as error:
+            problems.append(str(error))
+    return compare_page(compared, title=title, unread=problems)
 
 
 def asked(run: Run) -> list[tuple[str, str, str]]:
-    """Key, value and default of each override that the run was started with."""
-    file = run.path / "overrides.txt"
-    if not file.is_file():
+    """Key, value and default of each override that the run was started with.
+
+    Raises:
+        CheckpointError: a line that is no override.
+    """
+    try:
+        lines = run.folder.text("overrides.txt").splitlines()
+        overrides = [parse(line) for line in lines if line.strip()]
+    except FileNotFoundError:
         return []
-    overrides = [parse(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except ConfigError as error:
+        raise CheckpointError(f"{run.path}/overrides.txt is damaged ({error}); remove it") from error
     shipped = _shipped(run)
     rows = []
     for override in overrides:
@@ -107,25 +123,28 @@ def _shipped(run: Run) -> DictConfig:
 
 def _compared(run: Run) -> ComparedRun:
     register()
-    cfg = read_rules(run.path / "config.yaml")
+    try:
+        cfg = parse_rules(run.folder.text("config.yaml"), f"{run.path}/config.yaml")
+    except FileNotFoundError:
+        raise CheckpointError(f"{run.path} has no config.yaml; copy the run again") from None
     values = {name: OmegaConf.select(cfg, name) for name in flatten(cfg)}
     plain = {name: _plain(value) for name, value in values.items() if not isinstance(value, DictConfig)}
-    return ComparedRun(run.name, run.path, run.state, run.record, plain)
+    return ComparedRun(run.name, run.folder, run.state, run.record, plain)
 
 
 def _plain(value: Any) -> Any:
     return str(OmegaConf.to_container(value)) if isinstance(value, ListConfig) else value
 
 
-def _number(file: Path) -> tuple[int, str]:
+def _number(run: Run) -> tuple[int, str]:
     """Jobs of a sweep in their order: `2-lr=...` before `10-lr=...`."""
-    name = file.parent.name
-    head = name.split("-", 1)[0]
-    return (int(head) if head.isdigit() else 0, name)
+    head = run.name.split("-", 1)[0]
+    return (int(head) if head.isdecimal() and len(head) < 10 else 0, run.name)
 
 
-def _write(file: Path, page: str) -> Path:
+def _write(folder: Folder, name: str, page: str) -> Path:
     try:
-        return write_text(file, page)
+        return folder.write_text(name, page)
     except OSError as error:
+        file = folder.path / name
         raise ResourceError(f"cannot write {file}: {error.strerror}; free it or choose outputs=<folder>") from error

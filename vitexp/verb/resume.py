@@ -48,6 +48,7 @@ def resume(command: Command) -> dict[str, Any]:
     require_same(run, command.overrides, fresh, allowed=allowed)
     changes = [override for override in command.overrides if override.partition("=")[0] in allowed]
     cfg = reopen(run, changes, fresh, allowed=allowed, verb="resume")
+    run.require("epochs", "metrics", "hardware")
     if cfg.epochs < run.record["epochs"]:
         raise ConfigError(f"epochs={cfg.epochs} is fewer than the {run.record['epochs']} of run {run.name}; give more")
     if run.state == "done" and cfg.epochs == run.record["epochs"]:
@@ -58,6 +59,7 @@ def resume(command: Command) -> dict[str, Any]:
     training, analysis = prepare(cfg, data, build.build_model(cfg)), build.build_analysis(cfg)
     run.acquire()
     with requeued(cfg.get("requeue", False)), reporting(run), working(run, cfg):
+        run.folder.remove_parts()
         start = position_of(run.checkpoints)
         where = f"step {start.step} (epoch {start.epoch + 1}, batch {start.batch})"
         notes = [f"resuming {run.name} at {where}", *_differences(run, changes, other)]

@@ -1,56 +1,19 @@
-"""Files that are written whole or not at all, and JSON that others may have written, read with one error for all."""
+"""JSON that others may have written, read with one error for all."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from vitexp.errors import VitexpError
 
 T = TypeVar("T")
 
-# The files of a run folder are far smaller; annotations of a data set may be larger and set their own bound.
+# Annotations of a data set may be larger and set their own bound.
 MAX_BYTES = 64 * 2**20
 
 
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which gets its name once it is on the disk; nothing is left after an error."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        sync(part)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a text so that a reader sees the old content or the new, never half of it."""
-    with whole(path) as part:
-        part.write_text(text, encoding="utf-8")
-    return path
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON as `write_text` does."""
-    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
-
-
 def read_json(file: Path, kind: type[T], *, error: type[VitexpError], advice: str, max_bytes: int = MAX_BYTES) -> T:
-    """The JSON value in a file.
+    """The JSON value in a file of a data set.
 
     Args:
         file: where it is.
