@@ -22,7 +22,8 @@ from typing import IO
 
 from vitexp.errors import EXIT_CODES
 
-SECONDS = 20.0
+SECONDS = 20.0  # of the processor's time, so that other work on the machine is nobody's fault
+_WALL_S = 60.0
 MAX_BYTES = 2 * 2**30
 _TICK_S = 0.02
 _CODES = EXIT_CODES.keys() - {1}
@@ -33,7 +34,8 @@ _READ_BYTES = 64 * 2**20  # of a file that the command has written: more is no p
 class Outcome:
     """What a command did.
 
-    `code` is the exit code, negative for a signal; `peak_bytes` the most memory beyond that of an idle process;
+    `code` is the exit code, negative for a signal; `seconds` the processor's time, or how long it waited in vain;
+    `peak_bytes` the most memory beyond that of an idle process;
     `faults` the rules that it broke, one line each.
     """
 
@@ -56,7 +58,7 @@ def judge(argv: Sequence[str], *, folder: Path, canaries: Sequence[str] = ()) ->
 def observe(argv: Sequence[str], *, folder: Path, canaries: Sequence[str] = ()) -> Outcome:
     """Run `vitexp argv` in `folder` and note every rule that it breaks.
 
-    The rules: the exit code is a documented one and not 1; the answer comes within 20 s and takes less than 2 GiB;
+    The rules: the exit code is a documented one and not 1; the answer takes less than 20 s and 2 GiB, and comes;
     nothing beside `folder` (in the folder that holds it) is written, made or taken away; what is printed has no
     control character; no canary is printed, nor stands, plain or in base64, in a file that the command wrote.
 
@@ -188,8 +190,7 @@ def _serve() -> None:
         pid = os.fork()
         if pid == 0:
             _child(main, argv, folder, outputs)
-        code, peak = _watch(pid, start)
-        seconds = time.monotonic() - start
+        code, seconds, peak = _watch(pid, start)
         said = [_read(descriptor) for descriptor in outputs]
         answers.write(json.dumps([code, seconds, peak, *said]) + "\n")
 
@@ -241,15 +242,17 @@ def _visit(words: list[str]) -> int:
     return 0
 
 
-def _watch(pid: int, start: float) -> tuple[int, int]:
-    """Exit code and most memory of a fork; it is killed when it is past its time or its memory."""
+def _watch(pid: int, start: float) -> tuple[int, float, int]:
+    """Exit code, seconds and most memory of a fork; it is killed when it is past its time or its memory."""
     idle = peak = _resident(os.getpid())
     while True:
         found, status, usage = os.wait4(pid, os.WNOHANG)
         if found:
-            return os.waitstatus_to_exitcode(status), max(peak, usage.ru_maxrss * 1024) - idle
+            waited = time.monotonic() - start
+            seconds = waited if waited >= _WALL_S else usage.ru_utime + usage.ru_stime
+            return os.waitstatus_to_exitcode(status), seconds, max(peak, usage.ru_maxrss * 1024) - idle
         peak = max(peak, _resident(pid))
-        if time.monotonic() - start >= SECONDS or peak - idle >= MAX_BYTES:
+        if time.monotonic() - start >= _WALL_S or peak - idle >= MAX_BYTES:
             os.killpg(pid, signal.SIGKILL)
         time.sleep(_TICK_S)
 

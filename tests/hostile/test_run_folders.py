@@ -15,7 +15,7 @@ RUN = f"run={NAME}"
 QUICK = (["report", RUN],)
 SLOW = (
     ["evaluate", RUN],
-    ["predict", RUN, "image=image.png"],
+    ["predict", RUN, "image=image.png", "data.num_workers=0"],
     ["resume", RUN],
     ["export", RUN],
     ["analyze", "analysis=similarity", RUN],

@@ -98,11 +98,22 @@ class Folder:
         except OSError as error:
             raise CheckpointError(f"{self.path} cannot be read ({error.strerror})") from error
 
+    def holds(self, name: str) -> bool:
+        """Whether there is anything of this name; False where there is no such folder."""
+        try:
+            with self._open() as folder:
+                os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise CheckpointError(f"{self.path} cannot be read ({error.strerror})") from error
+        return True
+
     def has(self, name: str) -> bool:
         """Whether there is a regular file of this name."""
         try:
-            with self._open() as folder:
-                return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+            with self._regular(name, os.O_RDONLY):
+                return True
         except (OSError, CheckpointError):
             return False
 

@@ -5,9 +5,9 @@ A record is a TypedDict. Keys that it does not know are left out, so that an old
 
 import re
 import reprlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -27,6 +27,7 @@ from vitexp.errors import CheckpointError
 from vitexp.files.folder import Folder, is_plain
 
 R = TypeVar("R")
+Reader = Callable[[object], Any]
 
 _MOST_ITEMS = 100_000
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -139,94 +140,149 @@ def parse(kind: type[R], content: Mapping[str, object], *, source: str, advice: 
         CheckpointError: as of `read_record`.
     """
     try:
-        found: R = _value(kind, content, "")
+        found: R = _reader(kind)(content)
     except _Unfit as unfit:
-        key = unfit.key.removeprefix(".") or "all of it"
+        key = printable(unfit.key.removeprefix("."))[:80] or "all of it"
         raise CheckpointError(f"{source}: {key} is {unfit.found}, not {unfit.wanted}; {advice}") from None
     return found
 
 
 def printable(text: str) -> str:
     """The text with escapes for control characters, lone surrogates and marks of direction; lines and tabs stay."""
+    if text.isprintable():
+        return text
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class _Unfit(Exception):
     """A value of another type or range than its key has."""
 
-    def __init__(self, key: str, found: object, wanted: str) -> None:
-        self.key, self.found, self.wanted = printable(key)[:80], printable(reprlib.repr(found))[:60], wanted
+    def __init__(self, found: object, wanted: str) -> None:
+        self.key, self.found, self.wanted = "", printable(reprlib.repr(found))[:60], wanted
 
 
-def _value(kind: Any, content: object, key: str) -> Any:
-    """The content as a `kind`, which is a type of the records above."""
+def _at(place: str | int, read: Reader, content: object) -> object:
+    """The value at a key of an object or a place in a list, which an error names."""
+    try:
+        return read(content)
+    except _Unfit as unfit:
+        unfit.key = (f"[{place}]" if isinstance(place, int) else f".{place[:40]}") + unfit.key
+        raise
+
+
+def _reader(kind: object) -> Reader:
+    """The function that reads a `kind`, which is a type of the records above; made once."""
+    if kind not in _READERS:
+        _READERS[kind] = _made(kind)
+    return _READERS[kind]
+
+
+def _made(kind: object) -> Reader:
     origin, arguments = get_origin(kind), get_args(kind)
+    if is_typeddict(kind):
+        return _record(kind)
     if origin is Annotated:
-        return _limited(_value(arguments[0], content, key), arguments[1:], key)
+        return _limited(_reader(arguments[0]), arguments[1:])
     if origin in (Union, UnionType):
-        return None if content is None else _value(next(one for one in arguments if one is not NoneType), content, key)
+        inner = _reader(next(one for one in arguments if one is not NoneType))
+        return lambda content: None if content is None else inner(content)
     if origin is Literal:
-        if not any((type(content), content) == (type(one), one) for one in arguments):
-            raise _Unfit(key, content, f"one of {', '.join(map(str, arguments))}")
-        return content
-    if origin in (list, tuple):
-        return _sequence(origin, arguments, content, key)
-    if origin is dict or is_typeddict(kind):
-        if not isinstance(content, Mapping) or len(content) > _MOST_ITEMS:
-            raise _Unfit(key, content, "an object")
-        if is_typeddict(kind):
-            return _record(kind, content, key)
-        names = {name: _value(arguments[0], name, f"{key}.{name[:40]}") for name in content}
-        return {names[name]: _value(arguments[1], item, f"{key}.{name[:40]}") for name, item in content.items()}
-    return _plain(kind, content, key)
+        return _one_of(arguments)
+    if origin is list:
+        return _list(_reader(arguments[0]))
+    if origin is tuple:
+        return _tuple([_reader(one) for one in arguments])
+    if origin is dict:
+        return _mapping(*map(_reader, arguments))
+    raise TypeError(f"a record has no {kind}")
 
 
-def _record(kind: Hashable, content: Mapping[str, object], key: str) -> dict[str, object]:
-    for name in sorted(_required(kind) - content.keys()):
-        raise _Unfit(f"{key}.{name}", "absent", "there as it must be")
-    return {name: _value(hint, content[name], f"{key}.{name}") for name, hint in _hints(kind) if name in content}
-
-
-def _required(kind: Hashable) -> frozenset[str]:
-    return frozenset(vars(kind)["__required_keys__"])
-
-
-@cache
-def _hints(kind: Hashable) -> list[tuple[str, object]]:
-    """The keys of a record and their types."""
+def _record(kind: object) -> Reader:
     hints = get_type_hints(kind, include_extras=True)
-    return [(name, get_args(hint)[0] if get_origin(hint) is NotRequired else hint) for name, hint in hints.items()]
+    bare = {name: get_args(hint)[0] if get_origin(hint) is NotRequired else hint for name, hint in hints.items()}
+    readers = {name: _reader(hint) for name, hint in bare.items()}
+    required = frozenset(vars(kind)["__required_keys__"])
+
+    def read(content: object) -> dict[str, object]:
+        if not isinstance(content, Mapping):
+            raise _Unfit(content, "an object")
+        if absent := required - content.keys():
+            raise _Unfit(content, f"complete: it lacks {', '.join(sorted(absent))}")
+        return {name: _at(name, inner, content[name]) for name, inner in readers.items() if name in content}
+
+    return read
 
 
-def _sequence(origin: type, kinds: tuple[object, ...], content: object, key: str) -> object:
-    """A list of one kind, or a tuple of its own kinds, which JSON knows as a list."""
-    if not isinstance(content, list | tuple) or len(content) > _MOST_ITEMS:
-        raise _Unfit(key, content, "a list")
-    if origin is tuple and len(content) != len(kinds):
-        raise _Unfit(key, content, f"a list of {len(kinds)}")
-    each = zip(kinds if origin is tuple else kinds * len(content), content, strict=True)
-    return origin(_value(kind, item, f"{key}[{place}]") for place, (kind, item) in enumerate(each))
+def _mapping(name: Reader, inner: Reader) -> Reader:
+    def read(content: object) -> dict[object, object]:
+        if not isinstance(content, dict) or len(content) > _MOST_ITEMS:
+            raise _Unfit(content, "an object")
+        return {_at(key, name, key): _at(key, inner, value) for key, value in content.items()}
+
+    return read
 
 
-def _plain(kind: type[object], content: object, key: str) -> object:
-    """A number, a truth value or a text."""
-    words = {bool: "true or false", int: "an integer of 64 bits", float: "a number", str: "a text"}
-    if isinstance(content, int) and kind is float and not isinstance(content, bool) and abs(content) < 2**63:
-        return float(content)
-    fits = isinstance(content, kind) and isinstance(content, bool) == (kind is bool)
-    if not fits or (isinstance(content, int) and abs(content) >= 2**63):
-        raise _Unfit(key, content, words[kind])
+def _list(inner: Reader) -> Reader:
+    def read(content: object) -> list[object]:
+        if not isinstance(content, list | tuple) or len(content) > _MOST_ITEMS:
+            raise _Unfit(content, "a list")
+        return [_at(place, inner, value) for place, value in enumerate(content)]
+
+    return read
+
+
+def _tuple(readers: Sequence[Reader]) -> Reader:
+    """A list of a certain length, whose values each have a kind of their own."""
+
+    def read(content: object) -> tuple[object, ...]:
+        if not isinstance(content, list | tuple) or len(content) != len(readers):
+            raise _Unfit(content, f"a list of {len(readers)}")
+        return tuple(_at(place, inner, content[place]) for place, inner in enumerate(readers))
+
+    return read
+
+
+def _one_of(options: Sequence[object]) -> Reader:
+    def read(content: object) -> object:
+        if not any((type(content), content) == (type(one), one) for one in options):
+            raise _Unfit(content, f"one of {', '.join(map(str, options))}")
+        return content
+
+    return read
+
+
+def _number(content: object) -> float:
+    if isinstance(content, bool) or not isinstance(content, int | float) or (type(content) is int and _huge(content)):
+        raise _Unfit(content, "a number")
+    return float(content)
+
+
+def _plain(kind: type[object], content: object) -> object:
+    """An integer, a truth value or a text."""
+    if not isinstance(content, kind) or isinstance(content, bool) != (kind is bool) or _huge(content):
+        raise _Unfit(content, {bool: "true or false", int: "an integer of 64 bits", str: "a text"}[kind])
     return content
 
 
-def _limited(found: Any, limits: Sequence[object], key: str) -> object:
-    for limit in limits:
-        if isinstance(limit, Between) and not limit.low <= found <= limit.high:
-            raise _Unfit(key, found, f"from {limit.low:g} to {limit.high:g}")
-        if isinstance(limit, Chars):
-            if len(found) > limit.most:
-                raise _Unfit(key, found, f"of at most {limit.most:,} characters")
-            found = found if limit.raw else printable(found)
-        if isinstance(limit, FileName) and not is_plain(found):
-            raise _Unfit(key, found, "a name of letters, digits and = , . _ + - @")
-    return found
+_READERS: dict[object, Reader] = {float: _number, **{kind: partial(_plain, kind) for kind in (bool, int, str)}}
+
+
+def _huge(content: object) -> bool:
+    return isinstance(content, int) and abs(content) >= 2**63
+
+
+def _limited(inner: Reader, limits: Sequence[object]) -> Reader:
+    def read(content: object) -> object:
+        found = inner(content)
+        for limit in limits:
+            if isinstance(limit, Between) and not limit.low <= found <= limit.high:
+                raise _Unfit(found, f"from {limit.low:g} to {limit.high:g}")
+            if isinstance(limit, Chars):
+                if len(found) > limit.most:
+                    raise _Unfit(found, f"of at most {limit.most:,} characters")
+                found = found if limit.raw else printable(found)
+            if isinstance(limit, FileName) and not is_plain(found):
+                raise _Unfit(found, "a name of letters, digits and = , . _ + - @")
+        return found
+
+    return read

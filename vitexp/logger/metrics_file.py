@@ -78,7 +78,7 @@ class MetricsFile:
             self._file = None
 
     def _begin(self, resume_step: int | None) -> None:
-        exists = self.path.name in self._folder.entries()
+        exists = self._folder.holds(self.path.name)
         if exists and resume_step is None:
             raise ConfigError(
                 f"{self.path} holds the metrics of another run; a new run needs a folder of its own; "

@@ -97,7 +97,7 @@ def run_page(
 def rows_of(folder: Folder, problems: list[str]) -> list[dict[str, float]]:
     """A run's metrics, none yet if it has not logged; `problems` gets why they cannot be read."""
     try:
-        return read_metrics(folder.path / "metrics.csv") if "metrics.csv" in folder.entries() else []
+        return read_metrics(folder.path / "metrics.csv") if folder.holds("metrics.csv") else []
     except CheckpointError as error:
         problems.append(str(error))
         return []

@@ -243,7 +243,7 @@ def _opened(places: Iterable[Folder], wrecks: list[Unreadable]) -> list[Run]:
     runs = list[Run]()
     for place in places:
         try:
-            if "run.json" in place.entries():
+            if place.holds("run.json"):
                 runs.append(open_run(place))
         except CheckpointError as error:
             wrecks.append(Unreadable("/".join(place.parts), str(error)))

@@ -141,7 +141,7 @@ class Sweep:
         self.folder = folder
         self.record = record
         places = [folder.sub(name) for name, kind in folder.entries().items() if kind != "file" and name[0].isdigit()]
-        self.jobs = sorted((Job(place) for place in places if STATE in place.entries()), key=lambda job: job.number)
+        self.jobs = sorted((Job(place) for place in places if place.holds(STATE)), key=lambda job: job.number)
         self._lock = Lock(folder, ".lock")
 
     @property

@@ -54,7 +54,7 @@ def _run(job: Job) -> int:
     try:
         install()
         resumes = _begun(job)
-        if not resumes and "run.json" in job.folder.entries():
+        if not resumes and job.folder.holds("run.json"):
             _clear(job.folder)
         job.update(
             state="running",
@@ -89,7 +89,7 @@ def _work(job: Job) -> dict[str, Any]:
 
 def _begun(job: Job) -> bool:
     """Whether there is a run to go on with: it is finished, or has a checkpoint."""
-    if job.record["verb"] != "train" or "run.json" not in job.folder.entries():
+    if job.record["verb"] != "train" or not job.folder.holds("run.json"):
         return False
     done = open_run(job.folder).record.get("state") == "done"
     return done or any(name.endswith(".ckpt") for name in job.folder.sub("checkpoints").entries())

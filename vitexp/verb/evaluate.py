@@ -93,10 +93,10 @@ def weights_of(run: Run, cfg: DictConfig) -> Path:
     """
     wanted = cfg.select
     for finished in (WEIGHTS, ADAPTER):
-        if finished in run.folder.entries() and wanted == run.config().select:
+        if run.folder.holds(finished) and wanted == run.config().select:
             return run.folder.require(finished)
     folder, name = run.folder.sub("checkpoints"), BEST if wanted == "best" else LAST
-    if name not in folder.entries():
+    if not folder.holds(name):
         raise CheckpointError(f"run {run.name} ({run.state}) has saved no weights yet; `vitexp resume run={run.name}`")
     SafeCheckpointIO().load_checkpoint(folder.require(name))
     return folder.path / name

@@ -65,7 +65,7 @@ def write_run_page(run: Run) -> Path:
 
 def write_comparison(runs: str, outputs: Path) -> Path:
     """One page for several runs: a sweep's own in its folder, any others' under outputs."""
-    if os.path.isdir(runs) and "run.json" not in Folder(Path(runs)).entries():
+    if os.path.isdir(runs) and not Folder(Path(runs)).holds("run.json"):
         folder = Folder(Path(runs).resolve())
         found, wrecks = runs_in(folder)
         if not found + wrecks:
