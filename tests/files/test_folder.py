@@ -47,6 +47,13 @@ def test_a_write_replaces_a_link_and_leaves_what_it_led_to(tmp_path: Path) -> No
     assert folder.entries() == {"page.html": "file"}
 
 
+def test_a_folder_in_place_of_a_file_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "page.html").mkdir()
+    with pytest.raises(CheckpointError, match="is a folder, and a file is to be written there"):
+        Folder(tmp_path).write_text("page.html", "x")
+    assert os.listdir(tmp_path) == ["page.html"]
+
+
 def test_what_is_no_regular_file_is_neither_read_nor_waited_for(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     os.mkfifo(tmp_path / "pipe")

@@ -190,8 +190,12 @@ class Folder:
         A link of that name is replaced, not followed.
         """
         plain_name(name)
-        with self._open() as folder, _replacing(folder, name) as part:
-            yield self.path / part
+        try:
+            with self._open() as folder, _replacing(folder, name) as part:
+                yield self.path / part
+        except IsADirectoryError:
+            said = f"{self.path / name} is a folder, and a file is to be written there; remove it"
+            raise CheckpointError(said) from None
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text so that a reader sees the old content or the new, never half of it."""
