@@ -27,7 +27,7 @@ from vitexp.config.targets import require_known, whitelist
 from vitexp.contract import SEE, SupportsAnySize, SupportsChannelsLast, SupportsFusing, SupportsPacks
 from vitexp.errors import CheckpointError, ConfigError, VitexpError, first_line
 from vitexp.files.strict_json import parse_json
-from vitexp.machine.rank import started
+from vitexp.machine.rank import require_own_address, started
 from vitexp.seeding import mix
 
 if TYPE_CHECKING:
@@ -223,12 +223,19 @@ def build_trainer(
     except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
         asked = " ".join(f"trainer.{key}={cfg.trainer[key]}" for key in ("accelerator", "devices", "strategy"))
         raise ConfigError(f"{asked} cannot work here ({first_line(error)}); use auto for each") from error
-    if (processes := started()) is not None and trainer.num_devices != processes:
+    _require_processes(trainer.num_devices, devices)
+    return trainer
+
+
+def _require_processes(count: int, devices: object) -> None:
+    """Raise ConfigError unless there are, or can be started, as many processes as devices."""
+    if (processes := started()) is None and count > 1:
+        require_own_address()
+    elif processes not in (None, count):
         raise ConfigError(
-            f"{processes} processes were started for trainer.devices={devices}, which is {trainer.num_devices} here;"
+            f"{processes} processes were started for trainer.devices={devices}, which is {count} here;"
             f" give trainer.devices={processes}, or start one process, which starts the others"
         )
-    return trainer
 
 
 def build_analysis(cfg: DictConfig) -> Any:

@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     install()
-    follow_first()
     try:
+        follow_first()
         return dispatch(arguments)
     except (Exception, Interrupted) as error:  # noqa: BLE001  (the last resort: what _answer does not know is a bug)
         return _answer(error, arguments)

@@ -1,5 +1,9 @@
 """Batches depend on seed, epoch and place alone: not on workers, chunks, resumes or the device's path."""
 
+import os
+import re
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from vitexp.data import reader as readers
 from vitexp.data.base import ImageData
 from vitexp.data.reader import FileReader, MemoryReader
 from vitexp.errors import ConfigError, DataError, ResourceError
+from vitexp.machine.workers import lost_worker
 
 Make = Callable[..., ImageData]
 STRONG = ("augment=strong", "seed=3")
@@ -134,8 +139,10 @@ def test_a_file_that_cannot_be_read_is_named(workers: int, data_module: Make, fo
 @pytest.mark.parametrize(
     ("said", "kind", "hint"),
     [
-        ("DataLoader worker (pid 7) is killed by signal: Killed.", ResourceError, "data.num_workers=0"),
-        ("DataLoader worker (pid(s) 7) exited unexpectedly", ResourceError, "lower either"),
+        ("DataLoader worker (pid 7) is killed by signal: Killed.", ResourceError, "7 .* Killed, .* lower data.num_wo"),
+        ("DataLoader worker (pid 7) is killed by signal: Aborted. ", ResourceError, "vitexp data check"),
+        ("DataLoader worker (pid 7) is killed by signal: Bus error. It", ResourceError, "/dev/shm"),
+        ("DataLoader worker (pid(s) 7, 8) exited unexpectedly", ResourceError, "data worker 7 is gone"),
         ("DataLoader timed out after 300 seconds", DataError, "data.timeout"),
         ("something else", RuntimeError, "something else"),
     ],
@@ -150,6 +157,45 @@ def test_lost_workers_are_explained(said: str, kind: type, hint: str, data_modul
 
     with pytest.raises(kind, match=hint):
         loader.reader._next(fail())
+
+
+def disturbed(module: ImageData, signum: signal.Signals) -> str:
+    """The error of an epoch whose worker gets a signal, in a process of its own: torch raises it anywhere there."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            loader: Any = module.train_dataloader()
+            for number, _ in enumerate(loader):
+                if number == 0:
+                    os.kill(loader.reader.hands._table[0], signum)
+                time.sleep(0.05)
+        except Exception as error:  # noqa: BLE001  (what it is goes to the test)
+            os.write(writing, f"{lost_worker(error) or error!r}".encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as stream:
+        said = stream.read()
+    os.waitpid(child, 0)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("signum", "said"),
+    [
+        (signal.SIGKILL, "(was killed by signal Killed|is gone)"),  # the latter where torch notices before it asks why
+        (signal.SIGSEGV, "(was killed by signal Segmentation fault|is gone)"),
+        (signal.SIGBUS, "(was killed by signal Bus error|is gone)"),
+        (signal.SIGSTOP, "was stopped by a signal"),
+    ],
+)
+def test_a_worker_that_a_signal_ends_or_stops_is_told_with_its_file(
+    signum: signal.Signals, said: str, data_module: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vitexp.machine.workers.WATCH_S", 0.2)
+    module = folder_module(data_module, folder, "data.num_workers=1", "data.batch_size=1", "data.timeout=20")
+    assert re.search(rf"data worker \d+ {said} with \S+\.jpg in hand, ", disturbed(module, signum))
 
 
 def test_an_epoch_without_a_batch_is_an_error(data_module: Make) -> None:

@@ -23,7 +23,7 @@ TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=
 @pytest.fixture
 def variables(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name in list(os.environ):
-        if name.startswith(("SLURM_", "TORCHELASTIC_")) or name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        if name.startswith(("SLURM_", "TORCHELASTIC_", "MASTER_")) or name.endswith(("RANK", "WORLD_SIZE")):
             monkeypatch.delenv(name)
     return monkeypatch
 
@@ -65,6 +65,67 @@ def test_a_sweep_is_started_once(
     assert main(["trainer.devices=1", "trainer.accelerator=cpu", "data=fake", "size=16", "model=vit_nano"]) == 2
     assert "trainer.devices=2" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+STALE = [
+    ({"LOCAL_RANK": "3"}, "LOCAL_RANK=3 is set", "unset LOCAL_RANK"),
+    ({"RANK": "1", "WORLD_SIZE": "2"}, "RANK=1 is set", "unset RANK WORLD_SIZE"),
+    ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 is set", "unset WORLD_SIZE"),
+    ({"RANK": "abc"}, "RANK=abc is set", "unset RANK"),
+    ({"TORCHELASTIC_RUN_ID": "x"}, "TORCHELASTIC_RUN_ID is set", "unset TORCHELASTIC_RUN_ID"),
+    (
+        {
+            **ELASTIC,
+            "LOCAL_WORLD_SIZE": "999",
+            "RANK": "0",
+            "WORLD_SIZE": "999",
+            "MASTER_ADDR": "h",
+            "MASTER_PORT": "1",
+        },
+        "LOCAL_WORLD_SIZE=999",
+        "unset TORCHELASTIC_RUN_ID LOCAL_RANK",
+    ),
+    ({"SLURM_STEP_NUM_TASKS": "abc"}, "SLURM_STEP_NUM_TASKS=abc", "unset SLURM_STEP_NUM_TASKS"),
+    ({"SLURM_STEP_NUM_TASKS": "2"}, "without SLURM_PROCID", "unset SLURM_STEP_NUM_TASKS"),
+    ({"SLURM_PROCID": "abc"}, "SLURM_PROCID=abc", "unset SLURM_PROCID"),
+    ({**STEP, "SLURM_STEP_NUM_NODES": "one"}, "SLURM_STEP_NUM_NODES=one", "unset SLURM_STEP_NUM_NODES"),
+]
+
+
+@pytest.mark.parametrize(("given", "said", "advice"), STALE, ids=lambda value: " ".join(value))
+def test_variables_of_a_launcher_that_did_not_start_this_name_themselves(
+    given: dict[str, str],
+    said: str,
+    advice: str,
+    variables: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """They ended in a wait without end, or as a bug."""
+    variables.chdir(tmp_path)
+    variables.delenv("VITEXP_FIRST", raising=False)
+    for name, value in given.items():
+        variables.setenv(name, value)
+    assert main(["data=fake", "epochs=1"]) == 2
+    message = capsys.readouterr().err
+    assert said in message
+    assert advice in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_address_of_another_machine_is_no_place_to_meet(
+    variables: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variables.chdir(tmp_path)
+    variables.setenv("MASTER_ADDR", "10.9.8.7")
+    assert main(WORDS) == 2
+    assert "MASTER_ADDR=10.9.8.7 is set" in capsys.readouterr().err
+
+
+def test_a_process_by_itself_may_be_told_so(variables: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "h", "MASTER_PORT": "1"}.items():
+        variables.setenv(name, value)
+    process.follow_first()
 
 
 def run(place: Path, *command: str) -> str:

@@ -3,19 +3,20 @@
 Nothing is fixed before the first batch is taken.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vitexp.data.augment.on_device import BatchAugment
 from vitexp.data.loader import Batch, Collated, Collation, Loader, Sample, Transform
 from vitexp.data.order import AnyStep, Order
-from vitexp.errors import DataError, ResourceError
+from vitexp.errors import DataError
 from vitexp.machine.memory import free_on
+from vitexp.machine.workers import Hands, lost_worker
 
 # Images that are augmented together, whole batches of them: large enough to hide the cost of many small operations,
 # small enough to stay in the processor's cache at 32 pixels. No result depends on it.
@@ -70,9 +71,10 @@ class FileReader(Generic[AnyStep, Sample, Collated, Batch]):
     A file that cannot be read is a DataError that names it.
     """
 
-    def __init__(self, loader: Loader[AnyStep, Sample, Collated, Batch]) -> None:
+    def __init__(self, loader: Loader[AnyStep, Sample, Collated, Batch], path: Callable[[int], str]) -> None:
         self.feed = feed = loader.transform.feed
-        files: _Files[AnyStep, Sample, Collated, Batch] = _Files(loader.transform, loader.collation)
+        self.hands = Hands(feed.num_workers, path)
+        files: _Files[AnyStep, Sample, Collated, Batch] = _Files(loader.transform, loader.collation, self.hands)
         self.batches = DataLoader(
             files,
             batch_size=None,  # the order says what a batch is
@@ -87,11 +89,12 @@ class FileReader(Generic[AnyStep, Sample, Collated, Batch]):
 
     def __iter__(self) -> Iterator[tuple[AnyStep, Collated]]:
         batches = iter(self.batches)
-        while (item := self._next(batches)) is not None:
-            step, collated = item
-            if isinstance(collated, _Failure):
-                raise DataError(f"{collated.message}{self.feed.advice}")
-            yield step, collated
+        with self.hands.watched():
+            while (item := self._next(batches)) is not None:
+                step, collated = item
+                if isinstance(collated, _Failure):
+                    raise DataError(f"{collated.message}{self.feed.advice}")
+                yield step, collated
 
     def _next(
         self, batches: "Iterator[tuple[AnyStep, Collated | _Failure]]"
@@ -100,18 +103,18 @@ class FileReader(Generic[AnyStep, Sample, Collated, Batch]):
         try:
             return next(batches, None)
         except RuntimeError as error:
-            text = str(error)
-            if "timed out" in text:
+            if "timed out" in str(error):
                 raise DataError(
                     f"no batch within data.timeout={feed.batches.timeout:g} seconds from {feed.num_workers} workers: a"
                     " file system that hangs or a huge image; use a larger data.timeout, or data.num_workers=0 to see"
                     " where"
                 ) from error
-            if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
-                raise ResourceError(
-                    f"a data worker was killed, most likely for memory, with data.num_workers={feed.num_workers}; "
-                    "lower either that or data.batch_size"
-                ) from error
+            if (lost := lost_worker(error)) is not None:
+                raise lost from error
+            raise
+        except (EOFError, OSError) as error:  # the worker died while it handed a batch over
+            if (lost := self.hands.lost()) is not None:
+                raise lost from error
             raise
 
 
@@ -137,14 +140,19 @@ class _Files(Dataset[tuple[AnyStep, Collated | _Failure]], Generic[AnyStep, Samp
     """Reads the files of a batch; lives in the workers."""
 
     def __init__(
-        self, transform: Transform[AnyStep, Sample], collation: Collation[AnyStep, Sample, Collated, Batch]
+        self,
+        transform: Transform[AnyStep, Sample],
+        collation: Collation[AnyStep, Sample, Collated, Batch],
+        hands: Hands,
     ) -> None:
-        self.transform, self.collation = transform, collation
+        self.transform, self.collation, self.hands = transform, collation, hands
 
     def __getitem__(self, key: tuple[int, AnyStep]) -> tuple[AnyStep, Collated | _Failure]:
         epoch, step = key
-        samples = []
+        samples, worker = [], get_worker_info()
         for position in step.positions.tolist():
+            if worker is not None:
+                self.hands.take(worker.id, position)
             try:
                 samples.append(self.transform.read(position, epoch=epoch, step=step))
             except DataError as error:

@@ -81,7 +81,7 @@ class Files(Source):
         return {**super().inventory(), **of_files(self.root, self.names)}
 
     def reader(self, loader: Loader[AnyStep, Sample, Collated, Batch]) -> Iterable[tuple[AnyStep, Collated]]:
-        return FileReader(loader)
+        return FileReader(loader, self.path)
 
 
 @dataclass(frozen=True, eq=False)

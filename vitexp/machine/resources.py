@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 
 from vitexp.errors import ResourceError, first_line
+from vitexp.machine.workers import lost_worker
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)
 # What torch says in a RuntimeError without room on the GPU, on the host, for a kernel's workspace.
@@ -32,6 +33,8 @@ class Asked:
 def resource_error(error: Exception, asked: Asked) -> ResourceError | None:
     """The error that says what to lower or free; None where the error is about something else."""
     text = first_line(error)
+    if (lost := lost_worker(error)) is not None:
+        return lost
     starved = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
     if starved or _is_torch(error, "OutOfMemoryError") or _says(error, _MEMORY, text):
         return _memory(asked, text)

@@ -53,6 +53,7 @@ def _run(job: Job) -> int:
     end, found = Ending(), dict[str, Any]()
     try:
         install()
+        follow_first()
         resumes = _begun(job)
         if not resumes and job.folder.holds("run.json"):
             _clear(job.folder)
