@@ -5,6 +5,7 @@ forked from a server that has imported everything, with `folder` as its working 
 index and each page that it links to are fetched and printed. Not a test itself.
 """
 
+import atexit
 import base64
 import hashlib
 import json
@@ -147,6 +148,7 @@ class _Server:
             arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
         )
         assert self._stream("stdout").readline(), "the server of commands did not start"
+        atexit.register(self._process.communicate)  # which ends it
 
     @staticmethod
     @cache
