@@ -150,8 +150,8 @@ def _require_attention(cfg: DictConfig, choices: Sequence[str], extra: Sequence[
 
 def _place_backbone(cfg: DictConfig, search: list[str], extra: Sequence[Path]) -> None:
     """Put the model that `model.backbone` names in place of its name, with the attention that it brings."""
-    name = OmegaConf.select(cfg, "model.backbone")
-    if not isinstance(name, str):
+    name: Any = OmegaConf.to_container(cfg.model, resolve=False).get("backbone")  # type: ignore[union-attr]
+    if not isinstance(name, str) or "${" in name:
         return
     option_file("model", name, extra)
     node: Any = OmegaConf.to_container(_choose([*search, f"model={name}"], extra).model, resolve=False)

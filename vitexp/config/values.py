@@ -33,6 +33,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
 def check_values(cfg: DictConfig) -> None:
     """Ranges and closed choices, each a ConfigError that names what is allowed."""
     require_no_secrets(cfg, ConfigError)
+    resolve(cfg, ConfigError)  # before a value is looked at
     for key, allowed in CHOICES.items():
         if _is_foreign(cfg, key):
             continue
@@ -46,7 +47,6 @@ def check_values(cfg: DictConfig) -> None:
                 continue
             _check_number(key, OmegaConf.select(cfg, key), fits, bound)
     _check_strategy(str(OmegaConf.select(cfg, "trainer.strategy")))
-    resolve(cfg, ConfigError)
 
 
 def _is_foreign(cfg: DictConfig, key: str) -> bool:
