@@ -7,9 +7,11 @@ A change gets the run folder and the folder `beside`, which stands outside of wh
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 SMALL = (
     *("data=fake", "data.sizes=[16,8,8]", "size=8", "bs=8", "epochs=1", "logger=none"),
@@ -208,4 +210,11 @@ TEXTS: dict[str, Change] = {
 HEAVY: dict[str, Change] = {
     "metrics.csv holds millions of values": write("metrics.csv", "step,a\n" + "1,1\n" * 8_000_000),
 }
+
+
+def some(names: Iterable[str], every: int) -> list[Any]:
+    """The names as parameters of a test: one of so many by default, the others as slow proofs."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if place % every else []) for place, name in enumerate(names)]
+
+
 ALL = {**LINKS, **NO_FILES, **RECORDS, **TEXTS}

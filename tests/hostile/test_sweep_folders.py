@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.folders import CANARY, SMALL, Change, folder, link, pipe, sparse, write
+from tests.hostile.folders import CANARY, SMALL, Change, folder, link, pipe, some, sparse, write
 from tests.hostile.judge import judge
 from vitexp.files.folder import Folder
 from vitexp.sweep.folder import Sweep, create_sweep
@@ -94,7 +94,9 @@ def test_a_good_sweep_is_continued_and_compared(words: list[str], work: Path) ->
 
 
 # A link that the user types is followed: it is theirs.
-@pytest.mark.parametrize("name", [name for name in CHANGES if name != "the folder of the sweep is a link"])
+@pytest.mark.parametrize(
+    "name", some([name for name in CHANGES if name != "the folder of the sweep is a link"], every=3)
+)
 def test_the_page_of_a_bent_sweep(name: str, work: Path) -> None:
     CHANGES[name](work / SWEEP, work.parent / "beside")
     judge(COMPARED, folder=work, canaries=[CANARY])
@@ -105,7 +107,7 @@ def leaves_the_sweep(name: str) -> bool:
     return name.startswith("sweep.json") or name in ("the folder of the sweep is a link", "the reason is coloured")
 
 
-@pytest.mark.parametrize("name", [name for name in CHANGES if not leaves_the_sweep(name)])
+@pytest.mark.parametrize("name", some([name for name in CHANGES if not leaves_the_sweep(name)], every=4))
 def test_a_bent_sweep_is_continued(name: str, work: Path) -> None:
     CHANGES[name](work / SWEEP, work.parent / "beside")
     outcome = judge(CONTINUED, folder=work, canaries=[CANARY])
