@@ -37,6 +37,7 @@ from vitexp.config.spelling import nearest, one_of
 from vitexp.config.untrusted import (
     HYDRA_CODE,
     from_environment,
+    repeat,
     require_plain_hydra,
 )
 from vitexp.config.values import check_type, check_values, example_of, kind_of, spelt
@@ -63,7 +64,7 @@ def register() -> None:
     register_resolver("stem_stride", stem_stride)
     register_resolver("size_step", size_step)
     register_resolver("tokens", tokens)
-    register_resolver("repeat", lambda value, times: [value] * times)
+    register_resolver("repeat", repeat)
     register_resolver("share", lambda share, whole: int(share * whole))
 
 

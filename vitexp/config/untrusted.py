@@ -21,6 +21,12 @@ HYDRA_CODE = ("hydra.callbacks", "hydra.searchpath", "hydra.job_logging", "hydra
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # five times as fast
 _READ_VARIABLES = ("WANDB_PROJECT",)
 _RULES_BYTES = 1 << 20  # of a saved configuration; ours have some ten thousand
+_VALUES, _EXPRESSION = 20_000, 500  # of ours, the largest has some 400 values, an expression 100 characters
+_RESOLVERS = "oc.select|oc.env|published|repeat|share|patch_size|size_step|stem_stride|tokens".replace(".", r"\.")
+# A name, perhaps with another reference as its last part, or one of our resolvers.
+_OPENING = re.compile(rf"\$\{{(?:\w[\w.]*(?:\}}|(?<=\.)(?=\$\{{[\w.]+\}}\}}))|(?:{_RESOLVERS}):)")
+_REFERENCE = re.compile(r"\$\{(\w[\w.]*?)\.?(?=\}|\$)|oc\.select:([\w.]+)")
+_TIMES = 4096
 _SECRET = re.compile(r"api_?key|secret|passw(or)?d|credential|(access|auth|private)_(key|token)", re.IGNORECASE)
 
 
@@ -46,17 +52,68 @@ def parse_rules(text: str, source: str) -> DictConfig:
     try:
         if len(text) > _RULES_BYTES or any(isinstance(event, AliasEvent) for event in yaml.parse(text, Loader=_LOADER)):
             raise CheckpointError(f"{source} is too large or repeats parts of itself, so vitexp did not write it")
-        cfg = OmegaConf.create(follow_moves(text))
+        content = yaml.load(follow_moves(text), Loader=_LOADER)
+        _Size(content, source).require_bounded()
+        cfg = OmegaConf.create(content)
     except (ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{source} cannot be read ({first_line(error)}); copy the run again") from error
-    if not isinstance(cfg, DictConfig):
+    if not isinstance(cfg, DictConfig) or not content:
         raise CheckpointError(f"{source} is not a configuration")
+    _Size(content, source).require_bounded()
     require_no_secrets(cfg, CheckpointError)
     resolve(cfg, CheckpointError)
     cfg.trust = False
     return cfg
+
+
+class _Size:
+    """The number of values that a stored configuration has once its references are followed, found without doing so.
+
+    A text with references counts as all that they lead to, so what doubles at each step is seen before it grows.
+    """
+
+    def __init__(self, content: object, source: str) -> None:
+        self._content, self._source = content, source
+        self._known: dict[str, int] = {}
+
+    def require_bounded(self) -> None:
+        """Raise CheckpointError for more than 20,000 values, a reference to itself, or one that ours are not like."""
+        if self._of(self._content) > _VALUES:
+            raise self._refusal(f"grows to more than {_VALUES:,} values")
+
+    def _of(self, node: object) -> int:
+        if isinstance(node, dict):
+            return 1 + sum(self._of(value) for value in node.values())
+        if isinstance(node, list):
+            return 1 + sum(map(self._of, node))
+        if isinstance(node, str) and "${" in node:
+            return self._expression(node)
+        return 1
+
+    def _expression(self, text: str) -> int:
+        if len(text) > _EXPRESSION or _OPENING.sub("", text).count("${"):
+            raise self._refusal(f"has the reference {text[:80]!r}")
+        names = [first or second for first, second in _REFERENCE.findall(text)]
+        return 1 + sum(map(self._named, names))
+
+    def _named(self, name: str) -> int:
+        if name not in self._known:
+            self._known[name] = _VALUES + 1  # a reference to itself has no end
+            self._known[name] = self._of(self._at(name))
+        return self._known[name]
+
+    def _at(self, name: str) -> object:
+        node: object = self._content
+        for key in name.split("."):
+            if not isinstance(node, dict) or key not in node:
+                return None  # OmegaConf says so, or takes the default of `oc.select`
+            node = node[key]
+        return node
+
+    def _refusal(self, why: str) -> CheckpointError:
+        return CheckpointError(f"{self._source} {why}, so vitexp did not write it; copy the run again")
 
 
 def require_plain_hydra(hydra: DictConfig) -> None:
@@ -77,6 +134,13 @@ def require_no_secrets(cfg: DictConfig, refusal: type[VitexpError]) -> None:
                 f"{name} looks like a secret, and a configuration is written to files; leave it in the environment"
                 " variable or the file that its library reads"
             )
+
+
+def repeat(value: object, times: int) -> list[object]:
+    """`${repeat:...}`: a list of `times` equal values. Raises ConfigError for more than 4,096."""
+    if not isinstance(times, int) or not 0 <= times <= _TIMES:
+        raise ConfigError(f"${{repeat:{value},{times}}} is refused; repeat a value 0 to {_TIMES} times")
+    return [value] * times
 
 
 def from_environment(name: str, default: str | None = None) -> str | None:
