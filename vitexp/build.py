@@ -33,6 +33,7 @@ from vitexp.seeding import mix
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, Trainer
 
+_DEVICES = 64
 _INIT = 101  # stream of the random numbers that initialise weights
 _PRECISION = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
@@ -43,7 +44,9 @@ def make(node: Any, *, trust: bool = False) -> Any:
     Raises:
         ConfigError: it names a callable that is not vitexp's own or on the list, and `trust` is off.
     """
-    plain: Any = OmegaConf.to_container(node, resolve=True)
+    plain: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    if not isinstance(plain, dict) or not isinstance(plain.get("_target_"), str):
+        raise ConfigError(f"{str(plain)[:80]} names nothing to build; its file needs _target_: package.module.Class")
     require_known(plain, trust=trust)
     try:
         with allowing(whitelist(plain)):
@@ -196,6 +199,8 @@ def build_trainer(
     devices: Any = cfg.trainer.devices
     if isinstance(devices, ListConfig):
         devices = OmegaConf.to_container(devices)
+    if isinstance(devices, int) and devices > _DEVICES:
+        raise ConfigError(f"trainer.devices={devices} is more than a machine has; use 1 to {_DEVICES} or auto")
     precision = lightning_precision(cfg.precision, cfg.trainer.accelerator)
     environment = _environment()
     try:

@@ -75,7 +75,6 @@ POSITIVE = (
     "epochs",
     "optimizer.lr",
     "data.batch_size",
-    "data.image_size",
     "trainer.accumulate",
     "trainer.log_every",
     "trainer.validate_every",
@@ -102,6 +101,7 @@ NOT_NEGATIVE = (
     "sweeper.prune_after_trials",
     "sweeper.prune_after_epochs",
 )
+COUNTS = ("data.num_classes", "data.channels", "data.image_size")
 # Shares in [0, 1] and, as tau, cosines that are worth a threshold.
 SHARES = ("analysis.tau", "analysis.block_ratio", "analysis.budget")
 # Shares of which something must be left: images to train on, a step that the average still follows.

@@ -6,7 +6,6 @@
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -27,34 +26,22 @@ _RESOLVERS = "oc.select|oc.env|published|repeat|share|patch_size|size_step|stem_
 _OPENING = re.compile(rf"\$\{{(?:\w[\w.]*(?:\}}|(?<=\.)(?=\$\{{[\w.]+\}}\}}))|(?:{_RESOLVERS}):)")
 _REFERENCE = re.compile(r"\$\{(\w[\w.]*?)\.?(?=\}|\$)|oc\.select:([\w.]+)")
 _TIMES = 4096
+_BRACKETS, _DEPTH = 10_000, 50  # PyYAML takes seconds for lists in lists in lists
 _SECRET = re.compile(r"api_?key|secret|passw(or)?d|credential|(access|auth|private)_(key|token)", re.IGNORECASE)
 
 
-def read_rules(file: Path) -> DictConfig:
-    """The saved configuration of a run, which may be a stranger's: bounded, without what reads the environment.
-
-    Raises:
-        CheckpointError: it is not one that vitexp writes.
-    """
-    try:
-        text = file.read_bytes()[: _RULES_BYTES + 1].decode()
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} cannot be read ({first_line(error)}); copy the run again") from error
-    return parse_rules(text, str(file))
-
-
 def parse_rules(text: str, source: str) -> DictConfig:
-    """The saved configuration of a run in a text, as `read_rules` of its file; it never trusts by its own word.
+    """The saved configuration of a run in a text, a stranger's perhaps: bounded, without what reads the environment; it never trusts by its own word.
 
     Raises:
         CheckpointError: it is not one that vitexp writes.
     """
     try:
-        if len(text) > _RULES_BYTES or any(isinstance(event, AliasEvent) for event in yaml.parse(text, Loader=_LOADER)):
+        nested = text.count("[") + text.count("{") + _BRACKETS * text.count("  " * _DEPTH)
+        if len(text) > _RULES_BYTES or nested > _BRACKETS or _has_aliases(text):
             raise CheckpointError(f"{source} is too large or repeats parts of itself, so vitexp did not write it")
-        content = yaml.load(follow_moves(text), Loader=_LOADER)
-        _Size(content, source).require_bounded()
-        cfg = OmegaConf.create(content)
+        cfg = OmegaConf.create(follow_moves(text))
+        content = OmegaConf.to_container(cfg, resolve=False)
     except (ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         if isinstance(error, CheckpointError):
             raise
@@ -66,6 +53,10 @@ def parse_rules(text: str, source: str) -> DictConfig:
     resolve(cfg, CheckpointError)
     cfg.trust = False
     return cfg
+
+
+def _has_aliases(text: str) -> bool:
+    return any(isinstance(event, AliasEvent) for event in yaml.parse(text, Loader=_LOADER))
 
 
 class _Size:

@@ -11,6 +11,7 @@ from vitexp.config.schema import (
     AUTO_BATCH,
     BELOW_ONE,
     CHOICES,
+    COUNTS,
     FORKED,
     NOT_NEGATIVE,
     POSITIVE,
@@ -27,6 +28,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
     (SHARES, lambda value: 0 <= value <= 1, "from 0 to 1"),
     (BELOW_ONE, lambda value: 0 <= value < 1, "from 0 to below 1"),
+    (COUNTS, lambda value: 1 <= value <= 1_000_000, "from 1 to 1,000,000"),
 )
 
 
@@ -101,13 +103,18 @@ def check_type(override: Override, shipped: DictConfig) -> None:
     raise ConfigError(f"{given}; {key} takes {kind_of(before)}{found}, as in {key}={example_of(before)}")
 
 
+def is_like(before: object, after: object) -> bool:
+    """Whether a stored value may stand where the shipped file has `before`; null, auto and numbers as text are free."""
+    return after is None or before in (None, "auto") or isinstance(before, str) or _same_kind(before, after)
+
+
 def _same_kind(before: Any, after: Any) -> bool:
     if isinstance(before, bool) or isinstance(after, bool):
         return isinstance(before, bool) and isinstance(after, bool)
     if isinstance(before, float):
         return isinstance(after, int | float)
-    if isinstance(before, ListConfig | DictConfig):
-        return isinstance(after, list if isinstance(before, ListConfig) else dict)
+    if isinstance(before, ListConfig | DictConfig | list | dict):
+        return isinstance(after, list if isinstance(before, ListConfig | list) else dict)
     return isinstance(after, (str, QuotedString) if isinstance(before, str) else type(before))
 
 

@@ -23,8 +23,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.config.command import naming_resources
-from vitexp.config.compose import register, to_yaml
-from vitexp.config.untrusted import parse_rules
+from vitexp.config.compose import to_yaml
+from vitexp.config.stored import stored
 from vitexp.errors import CheckpointError, ConfigError, Ending, ResourceError, behind, ending
 from vitexp.files.folder import Folder
 from vitexp.files.lock import Lock
@@ -116,8 +116,7 @@ class Run:
             raise CheckpointError(
                 f"{self.path} has no {RULES}, so it is no run of vitexp; `vitexp list runs`"
             ) from None
-        register()
-        return parse_rules(text, str(self.path / RULES))
+        return stored(text, str(self.path / RULES))
 
     def keep_config(self, cfg: DictConfig) -> None:
         """Make this the run's configuration, so that a later resume goes on with what an earlier one has changed."""

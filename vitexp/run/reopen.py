@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf
 
 from vitexp.checkpoint.adapter import Adapter
-from vitexp.config.compose import parse, register
+from vitexp.config.compose import parse
 from vitexp.config.schema import AUTO_BATCH
-from vitexp.config.untrusted import parse_rules
+from vitexp.config.stored import stored
 from vitexp.errors import CheckpointError, ConfigError
 from vitexp.run.folder import Run
 
@@ -98,5 +98,4 @@ def _refuse(run: Run, cfg: DictConfig, fresh: DictConfig, key: str, allowed: Seq
 
 def rules_of(adapter: Adapter) -> DictConfig:
     """The configuration of the run that trained an adapter, perhaps a stranger's: not trusted by its own word."""
-    register()
-    return parse_rules(str(adapter.about["rules"]), f"the configuration in {adapter.path}")
+    return stored(str(adapter.about["rules"]), f"the configuration in {adapter.path}")
