@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from sklearn.datasets import load_digits
 
 from vitexp.data.digits import _read_table
@@ -19,7 +20,9 @@ idle = {"torchvision", "torch._inductor", "sympy", "scipy", "sklearn", "transfor
 assert not idle & set(sys.modules), idle & set(sys.modules)
 """
 LATER = """
+import importlib
 import vitexp, torch, pytorch_lightning
+importlib.invalidate_caches()
 from vitexp.machine.deferred import is_pending
 from lightning_fabric.wrappers import OptimizedModule
 from torchmetrics import Metric, MetricCollection
@@ -71,6 +74,14 @@ except AttributeError as error:
 def run(code: str, folder: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["MeanMetric", "Metric", "MetricCollection", "__version__", "functional"])
+def test_each_name_may_be_the_first(name: str, tmp_path: Path) -> None:
+    run(
+        f"import vitexp; from torchmetrics import {name}; from torchmetrics.classification import BinaryAccuracy",
+        tmp_path,
+    )
 
 
 def test_a_default_run_imports_what_it_needs(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from vitexp.build import make
 from vitexp.cli import main
 from vitexp.config.compose import register
+from vitexp.config.stored import stored
 from vitexp.config.targets import is_known, targets
-from vitexp.config.untrusted import read_rules
 
 OLDER = Path(__file__).parent / "older"
 
@@ -51,7 +51,7 @@ def test_an_older_run_is_extended_by_an_epoch(run: Path) -> None:
 @pytest.mark.parametrize("name", ["detr", "navit", "swinv2_multi_scale"])
 def test_older_configurations_name_what_is_there(name: str) -> None:
     register()
-    cfg = read_rules(OLDER / f"{name}.yaml")
+    cfg = stored((OLDER / f"{name}.yaml").read_text(), name)
     unknown = [target for target in targets(OmegaConf.to_container(cfg, resolve=True)) if not is_known(target)]
     assert not unknown
     make(cfg.data.module)

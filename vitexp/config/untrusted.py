@@ -31,7 +31,7 @@ _SECRET = re.compile(r"api_?key|secret|passw(or)?d|credential|(access|auth|priva
 
 
 def parse_rules(text: str, source: str) -> DictConfig:
-    """The saved configuration of a run in a text, a stranger's perhaps: bounded, without what reads the environment; it never trusts by its own word.
+    """The saved configuration in a text, a stranger's perhaps: bounded, and never trusting by its own word.
 
     Raises:
         CheckpointError: it is not one that vitexp writes.

@@ -22,8 +22,8 @@ _DYNAMO = "torch._dynamo"
 
 def install() -> None:
     """Defer, in this process, the packages of `_EARLY` that are not imported yet."""
-    if _Finder not in sys.meta_path:
-        sys.meta_path.insert(0, _Finder)
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
 
 
 def is_pending(package: str) -> bool:
@@ -34,9 +34,8 @@ def is_pending(package: str) -> bool:
 
 
 class _Finder(MetaPathFinder):
-    @classmethod
     def find_spec(
-        cls, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname.startswith(f"{_DYNAMO}."):
             return _ran_before(fullname)
@@ -84,6 +83,8 @@ class _Deferred(Loader):
         """Give the module the means to run, and no more."""
         self._answering = partial(self._answer, module)
         vars(module).update(__getattr__=self._answering, __dir__=partial(self._names, module))
+        if module.__name__ in _FIRST:
+            import_module(_FIRST[module.__name__])
 
     def _answer(self, module: ModuleType, name: str) -> object:
         early = _EARLY[module.__name__].get(name)
@@ -119,9 +120,8 @@ class _Deferred(Loader):
                 del module.__getattr__
 
 
-def _metric() -> object:
-    import_module("torchmetrics.utilities")  # each imports the other; in this order it works
-    return import_module("torchmetrics.metric").Metric
+def _metric(module: str, name: str) -> object:
+    return vars(import_module(f"torchmetrics.{module}"))[name]
 
 
 class _OptimizedType(type):
@@ -152,14 +152,16 @@ def _disable(fn: object = None, recursive: bool = True, **given: object) -> obje
     return call
 
 
+# Package -> the module of it that comes first: this one and torchmetrics.metric import each other.
+_FIRST = {"torchmetrics": "torchmetrics.utilities"}
 # Package -> the names that are answered without running it.
 _EARLY: Mapping[str, Mapping[str, Callable[[], object]]] = {
     "torchmetrics": {
         "__version__": lambda: import_module("torchmetrics.__about__").__version__,
         "_logger": lambda: logging.getLogger("torchmetrics"),
-        "Metric": _metric,
-        "MetricCollection": lambda: import_module("torchmetrics.collections").MetricCollection,
-        "MeanMetric": lambda: import_module("torchmetrics.aggregation").MeanMetric,
+        "Metric": partial(_metric, "metric", "Metric"),
+        "MetricCollection": partial(_metric, "collections", "MetricCollection"),
+        "MeanMetric": partial(_metric, "aggregation", "MeanMetric"),
     },
     "torchmetrics.functional": {},
     # A step asks for a break in the graph, of which there is none.
