@@ -17,7 +17,10 @@ def trained_task(folder: Path, name: str, base: torch.nn.Module, **options: obje
     torch.manual_seed(sum(map(ord, name)))
     model = train(regime(kind, std=1.0, **options)(copy.deepcopy(base), num_classes=3), seed=ord(name[0]))
     tensors = {key: tensor for key, tensor in model.state_dict().items() if key in trained_names(model)}
-    about = {"base": model.fingerprint, "memory_norm": model.memory_norm, "earlier": model.earlier}
+    chosen = {"run": name, "regime": kind, "model": "vit_nano", "attention": "softmax", "data": "fake", "rules": ""}
+    images = {"image_size": 8, "channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3, "classes": ["a", "b", "c"]}
+    own = {"base": model.fingerprint, "memory_norm": model.memory_norm, "earlier": model.earlier, "metrics": {}}
+    about = {**chosen, **images, **own}
     write_adapter(folder / f"{name}.safetensors", tensors, about)
     return read_adapter(folder / f"{name}.safetensors"), model
 

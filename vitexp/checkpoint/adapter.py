@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, NotRequired, TypedDict
 
 from torch import Tensor, nn
 
@@ -18,10 +18,31 @@ from vitexp.checkpoint.read import load_torch, read_tensors, unwrap
 from vitexp.checkpoint.write import save_tensors
 from vitexp.contract import HasBase, StaysInEval
 from vitexp.errors import CheckpointError
+from vitexp.files.record import Chars, Count, Metrics, Name, Option, Raw, parse
 from vitexp.files.strict_json import parse_json
 
 ADAPTER = "adapter.safetensors"
-BASE = "base"  # key of the base's fingerprint, in a checkpoint and in an adapter's header
+BASE: Final = "base"  # key of the base's fingerprint, in a checkpoint and in an adapter's header
+
+
+class AdapterHeader(TypedDict):
+    """What an adapter says of itself: its base, the run that trained it, its images, classes and metrics."""
+
+    base: Option
+    run: Option
+    regime: Option
+    model: Option
+    attention: Option | None
+    data: Name
+    metrics: Metrics
+    memory_norm: bool | None
+    image_size: Count
+    channels: Count
+    mean: list[float]
+    std: list[float]
+    classes: list[Raw]
+    earlier: NotRequired[list[Option]]
+    rules: Annotated[str, Chars(1 << 20, raw=True)]
 
 
 @dataclass(frozen=True)
@@ -30,7 +51,7 @@ class Adapter:
 
     path: Path
     tensors: dict[str, Tensor]
-    about: dict[str, Any]
+    about: AdapterHeader
 
     @property
     def digest(self) -> str:
@@ -86,11 +107,11 @@ def read_adapter(source: str | Path) -> Adapter:
     tensors, metadata = read_tensors(path)
     if BASE not in metadata:
         raise CheckpointError(f"{path} holds weights, no adapter: it names no base; give it as checkpoint=")
-    about = {
-        key: parse_json(value, object, source=f"{key} of {path}", error=CheckpointError, advice="copy it again")
-        for key, value in metadata.items()
+    content = {
+        key: parse_json(metadata[key], object, source=f"{key} of {path}", error=CheckpointError, advice="copy it again")
+        for key in AdapterHeader.__annotations__.keys() & metadata.keys()
     }
-    return Adapter(path, tensors, about)
+    return Adapter(path, tensors, parse(AdapterHeader, content, source=str(path), advice="copy it again"))
 
 
 def is_adapter(path: Path) -> bool:

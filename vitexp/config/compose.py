@@ -112,6 +112,7 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] 
     valued = [o for o in parsed if not o.key_or_group.startswith("hydra") and not _is_choice(o)]
     choices = search + [o.input_line or "" for o in parsed if o not in valued]
     cfg = _choose(choices, extra)
+    _require_groups(cfg)
     _require_attention(cfg, choices, extra)
     _require_own_trust(cfg)
     _check_keys(valued, cfg)
@@ -123,6 +124,15 @@ def compose(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] 
     if config_dirs:
         find_code(extra, trust=cfg.trust)
     return cfg
+
+
+def _require_groups(cfg: DictConfig) -> None:
+    """Raise ConfigError if a file of options puts a single value where a group of keys belongs."""
+    for group in ("model", "data", "task", "regime", "optimizer", "schedule", "augment", "trainer", "logger"):
+        if not isinstance(OmegaConf.select(cfg, group), DictConfig):
+            raise ConfigError(
+                f"{group} is no group of keys in the file of {group}={cfg.chosen.get(group)}; mend the file"
+            )
 
 
 def searching(extra: Sequence[Path]) -> list[str]:

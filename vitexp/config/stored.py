@@ -13,7 +13,8 @@ from vitexp.config.values import check_values, is_like, kind_of
 from vitexp.errors import CheckpointError, ConfigError
 
 _OPTION = re.compile(r"[\w.+-]{1,100}")
-_REQUIRED = ("model", "data", "task", "regime", "trainer", "seed", "epochs", "select", "precision")
+_GROUPS = ("model", "data", "task", "regime", "optimizer", "schedule", "trainer", "chosen")
+_KEYS = ("seed", "epochs", "select", "precision")
 _LARGEST = 2**53  # of a whole number: beyond it JSON and floats are not exact
 
 
@@ -28,9 +29,11 @@ def stored(text: str, source: str) -> DictConfig:
     fresh = _composed(cfg, source)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     expected: Any = OmegaConf.to_container(fresh, resolve=True)
-    missing = [key for key in _REQUIRED if key not in plain]
+    missing = [key for key in _GROUPS if not isinstance(plain.get(key), dict)] + [
+        key for key in _KEYS if key not in plain
+    ]
     if missing:
-        raise CheckpointError(f"{source} has no {missing[0]}; copy the run again")
+        raise CheckpointError(f"{source} has no {missing[0]}, or another thing there; copy the run again")
     _require_alike(plain, expected, "", source)
     try:
         check_values(cfg)

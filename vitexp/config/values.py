@@ -28,6 +28,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
     (SHARES, lambda value: 0 <= value <= 1, "from 0 to 1"),
     (BELOW_ONE, lambda value: 0 <= value < 1, "from 0 to below 1"),
+    (("model.depth",), lambda value: 1 <= value <= 4096, "from 1 to 4,096"),
     (COUNTS, lambda value: 1 <= value <= 1_000_000, "from 1 to 1,000,000"),
 )
 

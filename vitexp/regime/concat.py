@@ -55,6 +55,8 @@ def task_of(encoder: TokenEncoder, adapter: Adapter) -> TaskMemory:
             f"{adapter.path} has {given}, and the base has {depth} layers of width {dim}; concat joins masked memories "
             "of one base; use the model= that they were trained on"
         )
+    if whole := [name for name, tensor in tensors.items() if not tensor.is_floating_point()]:
+        raise CheckpointError(f"{adapter.path}: {whole[0]} holds whole numbers, which nothing trains; copy it again")
     classes = len(tensors["head.bias"])
     head = nn.Linear(dim, classes)
     with torch.no_grad():

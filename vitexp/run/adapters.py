@@ -70,8 +70,9 @@ def find_adapters(references: Sequence[str], outputs: Path) -> list[Adapter]:
 
 def _require_alike(first: Adapter, other: Adapter) -> None:
     """Raise CheckpointError for the first thing in which two adapters differ and may not."""
+    here, there = dict(first.about), dict(other.about)
     for key in (BASE, *_SHARED):
-        one, two = first.about[key], other.about[key]
+        one, two = here[key], there[key]
         if one != two:
             short = (lambda value: str(value)[:12]) if key == BASE else str
             word = "the base's fingerprint" if key == BASE else key
