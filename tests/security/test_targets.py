@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from vitexp.build import make
 from vitexp.checkpoint.adapter import Adapter
 from vitexp.cli import main
-from vitexp.config.compose import conf_dir
+from vitexp.config.compose import compose, conf_dir, register
 from vitexp.config.targets import TARGETS, is_known, targets
+from vitexp.config.untrusted import parse_rules
 from vitexp.errors import CheckpointError, ConfigError
 from vitexp.run.reopen import rules_of
 
@@ -168,9 +169,11 @@ def test_the_header_of_a_weights_file_calls_nothing(tmp_path: Path, monkeypatch,
 
 
 def test_the_header_of_an_adapter_cannot_trust_itself(tmp_path: Path) -> None:
-    rules = "trust: true\ndata:\n  module:\n    _target_: vitexp.data.box_augment.BoxAugment\n"
-    cfg = rules_of(Adapter(tmp_path / "evil.safetensors", {}, {"rules": rules}))
+    register()
+    written = OmegaConf.to_yaml(compose(["data=fake"])).replace("trust: false", "trust: true")
+    cfg = rules_of(Adapter(tmp_path / "evil.safetensors", {}, {"rules": written}))
     assert cfg.trust is False
+    cfg = parse_rules("data:\n  module:\n    _target_: vitexp.data.box_augment.BoxAugment\n", "an earlier version")
     assert cfg.data.module._target_ == "vitexp.data.box.augment.BoxAugment", "earlier names are read as today's"
     with pytest.raises(CheckpointError, match="repeats parts of itself"):
         rules_of(Adapter(tmp_path / "evil.safetensors", {}, {"rules": "a: &a [x]\nb: [*a, *a]\n"}))

@@ -335,7 +335,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number: int, code: int, tmp_path: 
     )
     metrics = tmp_path / "outputs" / "last" / "metrics.csv"
     deadline = time.monotonic() + 120
-    while not metrics.exists() and time.monotonic() < deadline:
+    while not (metrics.exists() and metrics.read_text().count("\n") > 1) and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(0.5)
     process.send_signal(number)

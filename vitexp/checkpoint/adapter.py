@@ -26,7 +26,7 @@ BASE: Final = "base"  # key of the base's fingerprint, in a checkpoint and in an
 
 
 class AdapterHeader(TypedDict):
-    """What an adapter says of itself: its base, the run that trained it, its images, classes and metrics."""
+    """The words of an adapter about itself: its base, the run that trained it, its images, classes and metrics."""
 
     base: Option
     run: Option

@@ -1,5 +1,6 @@
 """The values that a key may have: the type of its shipped value, its range or choices; each mistake is named."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,8 @@ def check_values(cfg: DictConfig) -> None:
             if _is_foreign(cfg, key):
                 continue
             _check_number(key, OmegaConf.select(cfg, key), fits, bound)
+    for key in ("data.root", "outputs"):
+        _check_path(key, str(OmegaConf.select(cfg, key)))
     _check_strategy(str(OmegaConf.select(cfg, "trainer.strategy")))
 
 
@@ -73,6 +76,12 @@ def _check_number(key: str, value: Any, fits: Callable[[float], bool], bound: st
         raise ConfigError(f"{key}={spelt(value)} is {kind_of(value)}; use a number {bound}")
     if not fits(value):
         raise ConfigError(f"{key}={value} is out of range; use a value {bound}")
+
+
+def _check_path(key: str, path: str) -> None:
+    longest = max(len(os.fsencode(part)) for part in path.split("/"))
+    if longest > 255 or len(path) > 4000 or "\0" in path:
+        raise ConfigError(f"{key}={path[:60]}... cannot be a path: it, or one of its names, is too long; use another")
 
 
 def _check_strategy(strategy: str) -> None:

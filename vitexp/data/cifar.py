@@ -21,6 +21,7 @@ from vitexp.data.pixels import Pixels
 from vitexp.data.source import memory_source
 from vitexp.data.split import hold_out
 from vitexp.errors import ConfigError, DataError
+from vitexp.files.plain import read_plain
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
@@ -107,7 +108,7 @@ class Cifar10(Cifar):
         """The names in `batches.meta.txt`, or those of the folders, which are the same."""
         folder = self.binary()
         if folder is not None:
-            return (folder / "batches.meta.txt").read_text().split()
+            return _names(folder / "batches.meta.txt")
         return class_folders(self._image_root() / "train")
 
     def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
@@ -158,12 +159,21 @@ class Cifar100(Cifar):
 
     def read_class_names(self) -> list[str]:
         """The names in `fine_label_names.txt` or `coarse_label_names.txt`."""
-        return (self.folder() / f"{self.label_kind}_label_names.txt").read_text().split()
+        return _names(self.folder() / f"{self.label_kind}_label_names.txt")
 
     def arrays(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         """Pixels and labels of `train.bin` or `test.bin`, whose records begin with the coarse and the fine label."""
         images, labels = read_records(self.folder() / f"{part}.bin", labels=2)
         return images, labels[:, 1 if self.label_kind == "fine" else 0]
+
+
+def _names(file: Path) -> list[str]:
+    """The names of the classes in a file of the set. Raises DataError."""
+    advice = "fetch the set again"
+    try:
+        return read_plain(file, max_bytes=_SIDE * _PIXELS, error=DataError, advice=advice).split()
+    except FileNotFoundError:
+        raise DataError(f"{file} is absent; {advice}") from None
 
 
 def read_records(file: Path, *, labels: int) -> tuple[np.ndarray, np.ndarray]:

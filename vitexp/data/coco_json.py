@@ -33,7 +33,7 @@ def category_names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
     """Category id -> name, by id. Raises DataError."""
     try:
         names = {int(item["id"]): str(item["name"]) for item in content["categories"]}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{file}: a category has no id or name ({error}); each needs both") from error
     if not names:
         raise DataError(f"{file} lists no categories; add them as {{'id': 1, 'name': 'cat'}}")
@@ -110,7 +110,9 @@ def coco_source(
             position[number] = reader.image(str(item["file_name"]), number=number, **size)
         for item in content["annotations"]:
             _add(reader, item, position, labels, file)
-    except (KeyError, TypeError, ValueError) as error:
+    except DataError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise DataError(
             f"{file} is not in COCO's format ({reason}); it needs id, file_name, width, height of each "

@@ -26,8 +26,10 @@ from vitexp.data.pixels import Pixels
 from vitexp.data.source import FileSource, file_source
 from vitexp.data.split import hold_out
 from vitexp.errors import DataError
+from vitexp.files.plain import read_plain
 from vitexp.files.strict_json import read_json
 
+_LABEL_BYTES = 256 * 2**20
 _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")
 
 
@@ -113,7 +115,8 @@ def _read_labels(file: Path) -> dict[str, str]:
     if not file.is_file():
         raise DataError(f"data.val_labels={file} is no file; give a text file of lines '<file> <wnid>'")
     labels = {}
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
+    text = read_plain(file, max_bytes=_LABEL_BYTES, error=DataError, advice="give lines '<file> <wnid>'")
+    for number, line in enumerate(text.splitlines(), start=1):
         fields = line.replace(",", " ").split()
         if not fields or fields[0] == "ImageId":
             continue

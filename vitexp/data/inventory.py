@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitexp import seeding
+from vitexp.files.plain import open_plain
 
 Columns = Mapping[str, Tensor]
 SMALL, SMALL_BYTES, LOOKED_AT = 4096, 64 * 2**20, 100_000
@@ -72,7 +73,7 @@ def _size(path: bytes) -> int:
 
 
 def _content(path: bytes) -> int:
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
         return int.from_bytes(blake2b(file.read(), digest_size=8).digest(), "little", signed=True)
 
 

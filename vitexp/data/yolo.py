@@ -14,7 +14,9 @@ from PIL import Image
 from vitexp.data.box.source import BoxReader, BoxSource
 from vitexp.data.file.image import FORMATS, SUFFIXES
 from vitexp.errors import DataError
+from vitexp.files.plain import open_plain, read_plain
 
+_MAX_BYTES, _MAX_BRACKETS = 16 * 2**20, 1000
 _NAMES = ("data.yaml", "dataset.yaml", "classes.txt")
 
 
@@ -23,12 +25,17 @@ def yolo_names(root: Path) -> list[str]:
     file = next((root / name for name in _NAMES if (root / name).is_file()), None)
     if file is None:
         raise DataError(f"{root} has YOLO labels but no {' or '.join(_NAMES)}; write one with the names of the classes")
+    text = read_plain(file, max_bytes=_MAX_BYTES, error=DataError, advice="write one name a line, or names: [cat, dog]")
     if file.suffix == ".txt":
-        return [line.strip() for line in file.read_text().splitlines() if line.strip()]
+        return [line.strip() for line in text.splitlines() if line.strip()]
     try:
-        names = yaml.safe_load(file.read_text())["names"]
+        if "*" in text or _nesting(text) > _MAX_BRACKETS:
+            raise DataError(f"{file} has aliases or lists in lists; write names: [cat, dog]")
+        names = yaml.safe_load(text)["names"]
         ordered = [names[key] for key in sorted(names)] if isinstance(names, dict) else list(names)
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{file} has no names of classes ({error}); write names: [cat, dog]") from error
     return [str(name) for name in ordered]
 
@@ -40,11 +47,24 @@ def yolo_source(images: Path, labels: Path, *, num_classes: int) -> BoxSource:
         width, height = _size(images / name)
         position = reader.image(name, height=height, width=width, number=number)
         file = (labels / name).with_suffix(".txt")
-        lines = file.read_text().splitlines() if file.is_file() else []
+        lines = _lines(file)
         for line, text in enumerate(lines, start=1):
             if text.strip():
                 _add(reader, position, text.split(), f"{file}:{line}")
     return reader.finish()
+
+
+def _lines(file: Path) -> list[str]:
+    """The lines of a label file; none for an image without one."""
+    try:
+        text = read_plain(file, max_bytes=_MAX_BYTES, error=DataError, advice="write `class cx cy width height` a line")
+    except FileNotFoundError:
+        return []
+    return text.splitlines()
+
+
+def _nesting(text: str) -> int:
+    return text.count("[") + text.count("{")
 
 
 def _add(reader: BoxReader, position: int, words: Sequence[str], where: str) -> None:
@@ -75,7 +95,7 @@ def _image_files(folder: Path) -> list[str]:
 def _size(path: Path) -> tuple[int, int]:
     """(width, height), from the file's header."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_plain(path) as file, Image.open(file, formats=FORMATS) as image:
             return image.size
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is not a readable image ({error}); replace or remove it") from error

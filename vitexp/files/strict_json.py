@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vitexp.errors import VitexpError
+from vitexp.files.plain import read_plain
 
 T = TypeVar("T")
 
@@ -26,14 +27,7 @@ def read_json(file: Path, kind: type[T], *, error: type[VitexpError], advice: st
         FileNotFoundError: there is none.
         VitexpError: of class `error`: unreadable, too large, no JSON, nested too deeply, or of another kind.
     """
-    try:
-        if file.stat().st_size > max_bytes:
-            raise error(f"{file} is larger than {max_bytes:,} bytes; {advice}")
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise
-    except (OSError, UnicodeDecodeError) as reason:
-        raise error(f"{file} cannot be read ({reason}); {advice}") from reason
+    text = read_plain(file, max_bytes=max_bytes, error=error, advice=advice)
     return parse_json(text, kind, source=str(file), error=error, advice=advice)
 
 

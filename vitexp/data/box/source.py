@@ -32,6 +32,7 @@ from vitexp.errors import DataError
 
 _log = logging.getLogger(__name__)
 _SHOWN = 3
+_LONGEST, _NAME_CHARS, _NUMBERS = 1_000_000, 1000, 2**63
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +110,14 @@ class BoxReader:
 
     def image(self, name: str, *, height: int, width: int, number: int) -> int:
         """Add an image; returns its position."""
-        if height < 1 or width < 1:
+        if not (1 <= height <= _LONGEST and 1 <= width <= _LONGEST):
             raise DataError(f"{self.where}: image {name} has size {width}x{height}; correct its width and height")
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name or len(name) > _NAME_CHARS:
+            raise DataError(
+                f"{self.where}: the file name {name[:80]} leads out of {self.root}, or is none; name files in it"
+            )
+        if not -_NUMBERS < number < _NUMBERS:
+            raise DataError(f"{self.where}: the id of image {name} has more than 64 bits; correct it")
         self.names.append(name)
         self.sizes.append((height, width))
         self.ids.append(number)

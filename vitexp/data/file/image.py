@@ -28,6 +28,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitexp.errors import DataError, first_line
+from vitexp.files.plain import open_plain
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -46,13 +47,13 @@ _DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, struct.err
 def open_image(path: str | Path, *, channels: int, max_pixels: int) -> Image.Image:
     """Read a file by Pillow: mode RGB for 3 channels, L for 1. Raises DataError with the file's name."""
     with _named(path):
-        return _convert(_header(_bytes(path, max_pixels), max_pixels), channels)
+        return _convert(_header(read_bytes(path, max_pixels), max_pixels), channels)
 
 
 def decode_image(path: str | Path, *, channels: int, max_pixels: int) -> Tensor:
     """Read a file by the fastest decoder: uint8 (C, H, W). Raises DataError with the file's name."""
     with _named(path):
-        data = _bytes(path, max_pixels)
+        data = read_bytes(path, max_pixels)
         image = _header(data, max_pixels)
         if image.format == "JPEG" and image.mode in ("RGB", "L"):
             return _decode_jpeg(data, image, channels)
@@ -61,7 +62,7 @@ def decode_image(path: str | Path, *, channels: int, max_pixels: int) -> Tensor:
 
 def image_size(path: str | Path, *, max_pixels: int) -> tuple[int, int]:
     """Height and width of a file by its header, no pixel decoded. Raises DataError with the file's name."""
-    with _named(path), open(path, "rb") as stream:
+    with _named(path), open_plain(path) as stream:
         return _checked(Image.open(stream, formats=FORMATS), max_pixels).size[::-1]
 
 
@@ -88,8 +89,9 @@ def _named(path: str | Path) -> Iterator[None]:
         raise DataError(f"{path}: not a readable image ({reason}); replace or remove the file") from error
 
 
-def _bytes(path: str | Path, max_pixels: int) -> bytes:
-    with open(path, "rb") as stream:
+def read_bytes(path: str | Path, max_pixels: int) -> bytes:
+    """The content of an image file. Raises OSError, and DataError if it is too large for so many pixels."""
+    with open_plain(path) as stream:
         size, most = os.fstat(stream.fileno()).st_size, _MAX_BYTES * max_pixels + _EXTRA_BYTES
         if size > most:
             raise DataError(

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from PIL import Image, ImageSequence
 
-from vitexp.data.file.image import FORMATS, open_image
+from vitexp.data.file.image import FORMATS, open_image, read_bytes
 from vitexp.errors import DataError
 
 _EXIF_ORIENTATION = 0x0112
@@ -36,7 +36,9 @@ class Inspection:
 def inspect(path: str, *, channels: int, max_pixels: int) -> Inspection:
     """Read a file whole. A damaged one is an answer here, not an error."""
     try:
-        content = Path(path).read_bytes()
+        content = read_bytes(path, max_pixels)
+    except DataError as error:
+        return Inspection("", str(error), ())
     except OSError as error:
         return Inspection("", str(error.strerror or error), ())
     digest = hashlib.sha256(content).hexdigest()
