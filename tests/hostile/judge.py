@@ -15,13 +15,11 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO
-
-import pytest
 
 from vitexp.errors import EXIT_CODES
 
@@ -89,11 +87,6 @@ def observe(argv: Sequence[str], *, folder: Path, canaries: Sequence[str] = ()) 
         places = [place for place, content in shown.items() if any(spelling in content for spelling in spellings)]
         faults += [f"{canary!r} is in {place}" for place in places]
     return Outcome(code, out, err, seconds, peak, tuple(faults))
-
-
-def some(kinds: Iterable[str], *, of: int = 4) -> list[object]:
-    """Parameters of a test: one in `of` runs by default, the others are slow proofs."""
-    return [kind if place % of == 0 else pytest.param(kind, marks=pytest.mark.slow) for place, kind in enumerate(kinds)]
 
 
 def _spellings(canary: str) -> list[bytes]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.hostile.judge import judge, some
+from tests.hostile.folders import some
+from tests.hostile.judge import judge
 
 TRAIN = ["model=vit_nano", "model.depth=1", "data=fake", "data.sizes=[16,16,16]", "epochs=1", "bs=16", "logger=none"]
 CANARY = "written-by-a-stranger"
@@ -100,7 +101,7 @@ BENT: dict[str, tuple[str, object]] = {
 }
 
 
-@pytest.mark.parametrize("kind", some(BENT))
+@pytest.mark.parametrize("kind", some(BENT, 4))
 def test_a_run_with_a_bent_configuration(kind: str, run: Path) -> None:
     key, value = BENT[kind]
     if key:
@@ -132,7 +133,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("verb", [pytest.param("evaluate", marks=pytest.mark.slow), "resume"])
-@pytest.mark.parametrize("kind", some(TEXTS, of=2))
+@pytest.mark.parametrize("kind", some(TEXTS, 2))
 def test_a_run_whose_configuration_is_no_configuration(kind: str, verb: str, run: Path) -> None:
     (run / "rules.yaml").write_bytes(TEXTS[kind].encode("utf-8", "surrogateescape"))
     outcome = judge([verb, "run=theirs", "quiet=true"], folder=run.parent)
@@ -157,7 +158,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("verb", [[], *(pytest.param(v, marks=pytest.mark.slow) for v in (["list", "models"], ["-m"]))])
-@pytest.mark.parametrize("kind", some(OPTIONS, of=2))
+@pytest.mark.parametrize("kind", some(OPTIONS, 2))
 def test_a_folder_of_options(kind: str, verb: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "work" / "theirs" / "model"
     folder.mkdir(parents=True)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.hostile.judge import judge, some
+from tests.hostile.folders import some
+from tests.hostile.judge import judge
 
 RED = "\x1b[31mowned\x07"
 SECRET = "the-content-of-a-file-elsewhere"
@@ -87,7 +88,7 @@ COCO: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
-@pytest.mark.parametrize("kind", some(COCO))
+@pytest.mark.parametrize("kind", some(COCO, 4))
 def test_coco(kind: str, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     picture(tmp_path / "beside.png")
@@ -127,7 +128,7 @@ YOLO: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", some(YOLO))
+@pytest.mark.parametrize("kind", some(YOLO, 4))
 def test_yolo(kind: str, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     yolo(folder / "set", **YOLO[kind])
@@ -189,7 +190,7 @@ TREES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("verb", [["data", "check"], pytest.param([], marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", some(TREES))
+@pytest.mark.parametrize("kind", some(TREES, 4))
 def test_a_tree_of_images(kind: str, verb: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "work"
     tree(folder / "set")
@@ -210,7 +211,7 @@ ROOTS: dict[str, Callable[[Path], str]] = {
 
 
 @pytest.mark.parametrize("data", ["folder", "cifar100", "cifar10", "coco_folder", "imagenet"])
-@pytest.mark.parametrize("kind", some(ROOTS))
+@pytest.mark.parametrize("kind", some(ROOTS, 4))
 def test_a_root_that_is_none(kind: str, data: str, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
