@@ -101,6 +101,11 @@ def test_a_full_disk_is_a_resource_error_that_keeps_the_old_file(tmp_path: Path,
     assert newest(tmp_path)[1]["step"] == 1
 
 
+def test_a_folder_that_is_gone_is_a_resource_error(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="its folder is gone"):
+        SafeCheckpointIO().save_checkpoint({"a": 1}, tmp_path / "checkpoints" / LAST)
+
+
 def test_what_is_saved_again_is_recent_again(tmp_path: Path) -> None:
     """The manifest knows the last twelve files; one of the same content counts from its last save on."""
     for step in (*range(1, 13), 1, 13):

@@ -188,6 +188,8 @@ def _require_room(path: Path) -> None:
 
 
 def _resource_error(path: Path, error: BaseException) -> ResourceError:
+    if not path.parent.is_dir():
+        return ResourceError(f"cannot save {path}: its folder is gone; `vitexp resume` goes on from what is left")
     free = shutil.disk_usage(path.parent).free / 2**20
     reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
     return ResourceError(

@@ -79,9 +79,10 @@ def _check_number(key: str, value: Any, fits: Callable[[float], bool], bound: st
 
 
 def _check_path(key: str, path: str) -> None:
-    longest = max(len(os.fsencode(part)) for part in path.split("/"))
-    if longest > 255 or len(path) > 4000 or "\0" in path:
-        raise ConfigError(f"{key}={path[:60]}... cannot be a path: it, or one of its names, is too long; use another")
+    if not path.isprintable():
+        raise ConfigError(f"{key}={path[:200]} has a control character or is not UTF-8; rename the folder")
+    if len(path) > 4000 or max(len(os.fsencode(part)) for part in path.split("/")) > 255:
+        raise ConfigError(f"{key}={path[:60]}... is too long for a path, or one of its names is; use another folder")
 
 
 def _check_strategy(strategy: str) -> None:
