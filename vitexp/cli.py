@@ -76,10 +76,11 @@ def dispatch(arguments: Sequence[str]) -> int:
     options, words = parser.parse_known_intermixed_args(list(arguments))
     unknown = [word for word in words if word.startswith("-")]
     if unknown:
-        raise ConfigError(f"unknown option {unknown[0]}; use -m, --cfg, --info, --config-dir, --help or --version")
+        raise ConfigError(_unknown(unknown[0], list(arguments)))
     verb, words = _split_verb([*options.words, *words])
     if options.help:
-        Console().print(help_text(verb if arguments and arguments[0] in VERBS else None, options.config_dir))
+        named = next((word for word in (verb, *words) if word in VERBS and word in arguments), None)
+        Console().print(help_text(named, options.config_dir))
         return 0
     if options.version:
         print(f"vitexp {__version__}")
@@ -107,6 +108,20 @@ def dispatch(arguments: Sequence[str]) -> int:
             raise ConfigError(f"a sweep starts its own processes, and {processes} were started for it; start one")
         return sweep(verb, words, arguments, options.config_dir)
     return _single(verb, words, arguments, options)
+
+
+def _unknown(flag: str, arguments: list[str]) -> str:
+    """The message for a flag that is none: a key is typed without dashes here."""
+    from vitexp.config.peers import key_here
+
+    name, equals, value = flag.lstrip("-").partition("=")
+    after = arguments[arguments.index(flag) + 1 :][:1]
+    if not equals and after and not after[0].startswith("-") and "=" not in after[0]:
+        value = after[0]
+    return (
+        f"unknown option {flag}; keys have no dashes: type {key_here(name) or name}={value or 'VALUE'}; options are -m,"
+        " --cfg, --info, --config-dir, --help and --version"
+    )
 
 
 def _single(verb: str, words: list[str], arguments: Sequence[str], options: argparse.Namespace) -> int:

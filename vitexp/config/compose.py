@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vitexp.config.command import VERBS
 from vitexp.config.extensions import find_code, folders, settings_file
+from vitexp.config.peers import key_here, option_here
 from vitexp.config.releases import VERSION_BASE, register_resolver
 from vitexp.config.schema import (
     ALIASES,
@@ -87,7 +88,9 @@ def option_file(group: str, option: str, config_dirs: Sequence[str | Path] = ())
     files = [file for root in roots(config_dirs) if (file := root / group / f"{option}.yaml").is_file()]
     if not files:
         allowed = options(group, config_dirs)
-        raise ConfigError(f"{group}={option} is not known{nearest(option, allowed)}; use {one_of(allowed)}")
+        files = [file for root in roots(config_dirs) for file in (root / group).glob("*.yaml")]
+        hint = nearest(option, allowed) or option_here(group, option, files)
+        raise ConfigError(f"{group}={option} is not known{hint}; use {one_of(allowed)}")
     if len(files) > 1:
         raise ConfigError(f"{group}={option} is {files[0]} and {files[1]}; rename the second, as only the first counts")
     return files[0]
@@ -180,6 +183,8 @@ def parse(text: str) -> Override:
         return parser.parse_override(text)
     except HydraException:
         key, equals, value = text.partition("=")
+        if text in VERBS:
+            raise ConfigError(f"'{text}' is a verb and stands first, once: vitexp {text} [group=option ...]") from None
         if not equals:
             raise ConfigError(
                 f"'{text}' is neither a verb nor key=value; `vitexp --help` lists both"
@@ -285,8 +290,9 @@ def _check_keys(valued: list[Override], shipped: DictConfig) -> None:
     for override in valued:
         key = override.key_or_group
         if key not in known:
-            names = [*known, *ALIASES, *GROUPS]
-            raise ConfigError(f"unknown key '{key}'{nearest(key, names)}; `vitexp --cfg job` shows all keys")
+            names, here = [*known, *ALIASES, *GROUPS], key_here(key)
+            hint = nearest(key, names) if here is None else f"; type {here}={spelt(override.value())}"
+            raise ConfigError(f"unknown key '{key}'{hint}; `vitexp --cfg job` shows all keys")
 
 
 def _check_syntax(override: Override, extra: Sequence[Path]) -> None:
