@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Sequence
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from vitexp.config.command import Command
 from vitexp.errors import CheckpointError, ConfigError
 from vitexp.machine.rank import is_first
 from vitexp.report.screen import print_notes, say
+from vitexp.report.text import duration
 from vitexp.run.fit import fit
-from vitexp.run.folder import Run, find, working
+from vitexp.run.folder import Run, all_runs, find, working
 from vitexp.run.reopen import reopen, require_same
 from vitexp.run.same_data import changes as changes_of
 from vitexp.run.same_data import keep_data
@@ -43,7 +45,7 @@ def resume(command: Command) -> dict[str, Any]:
             whole checkpoint left.
     """
     fresh = command.cfg
-    run = find(fresh.run or "last", Path(fresh.outputs))
+    run = find(fresh.run, Path(fresh.outputs)) if fresh.run else _unfinished(Path(fresh.outputs))
     allowed = (*ALLOWED, *_on_request(fresh.resume.allow))
     require_same(run, command.overrides, fresh, allowed=allowed)
     changes = [override for override in command.overrides if override.partition("=")[0] in allowed]
@@ -69,6 +71,31 @@ def resume(command: Command) -> dict[str, Any]:
         run.keep_config(cfg)
         run.update(state="running", epochs=cfg.epochs, pid=os.getpid(), host=platform.node())
         return dict(fit(training, run, start=start, looks=watch(cfg, run, data, analysis)))
+
+
+def _unfinished(outputs: Path) -> Run:
+    """The last run, or, where that is complete, the one that was interrupted before it.
+
+    Raises:
+        ConfigError: several were; each is named with its age.
+    """
+    last = find("last", outputs)
+    if last.state != "done":
+        return last
+    left = [run for run in all_runs(outputs) if run.state == "interrupted" and "sweeps" not in run.path.parts]
+    if len(left) > 1:
+        listed = "".join(f"\n  vitexp resume run={run.name}  (begun {_age(run)} ago)" for run in reversed(left[-10:]))
+        raise ConfigError(f"run {last.name} is complete, and {len(left)} others were interrupted; type one of:{listed}")
+    return left[0] if left else last
+
+
+def _age(run: Run) -> str:
+    """The time since a run began; a dash where its record does not say."""
+    try:
+        began = datetime.fromisoformat(run.record.get("started", ""))
+        return duration((datetime.now().astimezone() - began).total_seconds())
+    except (ValueError, TypeError):  # no time, or one without its zone
+        return "–"
 
 
 def _on_request(names: Sequence[str]) -> list[str]:
