@@ -7,7 +7,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from vitexp.build import channels_last, lightning_precision, switches
+from vitexp.build import build_model, channels_last, lightning_precision, switches
+from vitexp.config.compose import compose
 from vitexp.errors import ConfigError
 
 
@@ -80,3 +81,10 @@ def test_a_compiled_model_is_the_same_model() -> None:
         results.append([out, *torch.autograd.grad(out.square().sum(), list(model.parameters()))])
     torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-4)
     assert compiled._compiled_call_impl is not None
+
+
+@pytest.mark.parametrize(("regime", "said"), [("head", True), ("memory_masked", True), ("full", False)])
+def test_a_frozen_base_of_random_weights_is_told(regime: str, said: bool) -> None:
+    notes: list[str] = []
+    build_model(compose([f"regime={regime}", "model.pool=token"]), notes=notes)
+    assert any("random weights; give checkpoint=" in note for note in notes) == said

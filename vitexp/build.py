@@ -24,7 +24,7 @@ from vitexp.checkpoint.load import load_weights
 from vitexp.checkpoint.read import building_for, read_metadata
 from vitexp.config.releases import allowing
 from vitexp.config.targets import require_known, whitelist
-from vitexp.contract import SEE, SupportsAnySize, SupportsChannelsLast, SupportsFusing, SupportsPacks
+from vitexp.contract import SEE, HasBase, SupportsAnySize, SupportsChannelsLast, SupportsFusing, SupportsPacks
 from vitexp.errors import CheckpointError, ConfigError, VitexpError, first_line
 from vitexp.files.strict_json import parse_json
 from vitexp.machine.rank import require_own_address, started
@@ -132,9 +132,16 @@ def build_model(cfg: DictConfig, *, notes: list[str] | None = None, new_head: bo
     regime = make(cfg.regime, trust=cfg.trust)
     trained: nn.Module = regime(model, num_classes=cfg.data.num_classes)
     _check_sampler(cfg, trained)
+    if notes is not None and cfg.checkpoint is None and isinstance(trained, HasBase) and not _loads_itself(cfg):
+        notes.append(f"regime={cfg.chosen.regime} freezes a base of random weights; give checkpoint= its trained ones")
     if cfg.get("adapter") is not None:
         put_adapter(trained, cfg.adapter)
     return trained
+
+
+def _loads_itself(cfg: DictConfig) -> bool:
+    """Whether the model may bring trained weights along: one of a library, or the user's own."""
+    return "backbone" in cfg.model or not cfg.model._target_.startswith("vitexp.model.") or "name" in cfg.model
 
 
 def _check_sampler(cfg: DictConfig, model: nn.Module) -> None:

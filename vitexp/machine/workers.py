@@ -53,7 +53,8 @@ class Hands:
 
     def lost(self) -> ResourceError | None:
         """The error about a worker that is gone; None where all are there."""
-        gone = [process for process in self._table[::2] if process and _state(process)[0] == "Z"]
+        known = [process for process in self._table[::2] if process]
+        gone = [process for process in known if process in _ended or _state(process)[0] in "ZX"]
         return _explain(gone[0], "") if gone else None
 
     @contextmanager
