@@ -126,7 +126,7 @@ def bend(file: Path, kind: str) -> None:
     save_file(tensors, file, metadata=header)
 
 
-@pytest.mark.parametrize("kind", some([*HEADERS, *TENSORS], 4))
+@pytest.mark.parametrize("kind", some([*HEADERS, *TENSORS], 8))
 def test_tasks_are_joined_or_refused(kind: str, work: Path) -> None:
     bend(work / "one.safetensors", kind)
     words = ["concat", "adapters=[one.safetensors,two.safetensors]", "checkpoint=base.safetensors", "quiet=true"]
@@ -134,7 +134,7 @@ def test_tasks_are_joined_or_refused(kind: str, work: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["evaluate", pytest.param("predict", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", some([*HEADERS, *TENSORS], 4))
+@pytest.mark.parametrize("kind", some([*HEADERS, *TENSORS], 8))
 def test_a_joined_run_answers_or_is_refused(kind: str, verb: str, work: Path) -> None:
     bend(next((work / "joined" / "adapters").iterdir()), kind)
     words = ["image=grey.png"] if verb == "predict" else []

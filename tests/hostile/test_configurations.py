@@ -101,7 +101,7 @@ BENT: dict[str, tuple[str, object]] = {
 }
 
 
-@pytest.mark.parametrize("kind", some(BENT, 4))
+@pytest.mark.parametrize("kind", some(BENT, 8))
 def test_a_run_with_a_bent_configuration(kind: str, run: Path) -> None:
     key, value = BENT[kind]
     if key:

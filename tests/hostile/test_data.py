@@ -88,7 +88,7 @@ COCO: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
-@pytest.mark.parametrize("kind", some(COCO, 4))
+@pytest.mark.parametrize("kind", some(COCO, 8))
 def test_coco(kind: str, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     picture(tmp_path / "beside.png")
@@ -128,7 +128,7 @@ YOLO: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", some(YOLO, 4))
+@pytest.mark.parametrize("kind", some(YOLO, 8))
 def test_yolo(kind: str, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     yolo(folder / "set", **YOLO[kind])
@@ -190,7 +190,7 @@ TREES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("verb", [["data", "check"], pytest.param([], marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", some(TREES, 4))
+@pytest.mark.parametrize("kind", some(TREES, 8))
 def test_a_tree_of_images(kind: str, verb: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "work"
     tree(folder / "set")
@@ -211,7 +211,7 @@ ROOTS: dict[str, Callable[[Path], str]] = {
 
 
 @pytest.mark.parametrize("data", ["folder", "cifar100", "cifar10", "coco_folder", "imagenet"])
-@pytest.mark.parametrize("kind", some(ROOTS, 4))
+@pytest.mark.parametrize("kind", some(ROOTS, 8))
 def test_a_root_that_is_none(kind: str, data: str, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()

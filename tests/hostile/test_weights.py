@@ -187,7 +187,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
 }
 
 
-@pytest.mark.parametrize("kind", some(FILES, 4))
+@pytest.mark.parametrize("kind", some(FILES, 8))
 def test_a_harmful_file_is_refused_or_read_as_it_is(kind: str, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()

@@ -24,12 +24,11 @@ from vitexp.benchmark.timing import alternate
 from vitexp.benchmark.work import forward, training_step
 from vitexp.checkpoint.load import export_names
 from vitexp.config.command import Command
-from vitexp.errors import ConfigError
+from vitexp.errors import ConfigError, require_extra
 from vitexp.layer.drop_path import DropPath
 
 # Outputs may differ by so much of their largest value, in float32.
 TOLERANCE = 1e-4
-_TIMM_MISSING = "benchmark against=timm needs timm beside vitexp; type: pip install timm, or against=none"
 
 
 def time_model(command: Command) -> Report:
@@ -150,10 +149,9 @@ def _peer(cfg: DictConfig, ours: nn.Module) -> dict[str, nn.Module]:
             f"model={cfg.chosen.model} has no equal in timm that its file names; give benchmark.peer=NAME, or use"
             " against=none to compare with a bare loop only"
         )
-    try:
-        import timm
-    except ImportError:
-        raise ConfigError(_TIMM_MISSING) from None
+    require_extra("timm", "timm", asked="benchmark against=timm")
+    import timm
+
     if not timm.is_model(name):
         raise ConfigError(f"benchmark.peer={name} is no model of timm; use one of timm.list_models()")
     size = {} if cfg.data.image_size == cfg.reference.image_size else {"img_size": cfg.data.image_size}

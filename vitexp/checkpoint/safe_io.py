@@ -102,7 +102,11 @@ class SafeCheckpointIO(CheckpointIO):
 
 
 def position_of(folder: Path) -> Position:
-    """The place at which the run with these checkpoints goes on, as `newest` finds it and with its errors."""
+    """The place at which the run with these checkpoints goes on, as `newest` finds it and with its errors.
+
+    Left-overs of killed saves are removed: the caller holds the run.
+    """
+    _folder(folder).remove_parts()
     found = newest(folder)
     if found is None:
         return Position()
@@ -113,13 +117,12 @@ def position_of(folder: Path) -> Position:
 def newest(place: Path) -> tuple[Path, Entry] | None:
     """The whole training checkpoint with the most steps and its manifest entry; None if the folder has none.
 
-    Left-overs of killed saves are removed. Names and times of the files do not matter, only what their hashes say.
+    Names and times of the files do not matter, only what their hashes say.
 
     Raises:
         CheckpointError: there are checkpoints, but all are damaged, or of another vitexp.
     """
     folder = _folder(place)
-    folder.remove_parts()
     if (schema := _schema(folder)) < SCHEMA:
         raise CheckpointError(
             f"{place} was written by an older vitexp (schema {schema}) and holds another training state;"

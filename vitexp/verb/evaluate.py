@@ -11,7 +11,7 @@ from vitexp import build
 from vitexp.callback.box_pictures import pictures_of
 from vitexp.callback.progress import Progress
 from vitexp.checkpoint.adapter import ADAPTER, is_adapter
-from vitexp.checkpoint.safe_io import BEST, LAST, SafeCheckpointIO
+from vitexp.checkpoint.safe_io import BEST, SafeCheckpointIO, newest
 from vitexp.config.command import Command
 from vitexp.errors import CheckpointError, ConfigError
 from vitexp.files.folder import Folder, as_name
@@ -95,11 +95,14 @@ def weights_of(run: Run, cfg: DictConfig) -> Path:
     for finished in (WEIGHTS, ADAPTER):
         if run.folder.holds(finished) and wanted == run.config().select:
             return run.folder.require(finished)
-    folder, name = run.folder.sub("checkpoints"), BEST if wanted == "best" else LAST
-    if not folder.holds(name):
+    folder = run.folder.sub("checkpoints")
+    if wanted == "best" and folder.holds(BEST):
+        SafeCheckpointIO().load_checkpoint(folder.require(BEST))
+        return folder.path / BEST
+    found = newest(folder.path) if wanted != "best" else None
+    if found is None:
         raise CheckpointError(f"run {run.name} ({run.state}) has saved no weights yet; `vitexp resume run={run.name}`")
-    SafeCheckpointIO().load_checkpoint(folder.require(name))
-    return folder.path / name
+    return found[0]
 
 
 def require_classes(run: Run, cfg: DictConfig, data: Any) -> None:
